@@ -1,0 +1,1 @@
+//! Filesystem bodies (contract, http-api 10).

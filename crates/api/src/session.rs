@@ -1,0 +1,1 @@
+//! Parameters of exec (contract, exec-protocol 3).
