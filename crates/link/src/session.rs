@@ -17,6 +17,15 @@ pub const PAYLOAD_MAX: usize = 128 * 1024;
 pub const HEADER_LEN: usize = 5;
 /// Value of the `Upgrade` header.
 pub const UPGRADE: &str = "sprite-session";
+/// How far input may run ahead of the last [`SessionFrame::InputAck`], in bytes. The guest acks
+/// what the process has read or the pipe to it holds; a host that sends more loses the stream.
+pub const INPUT_WINDOW: u64 = 1024 * 1024;
+/// How far output may run ahead of an attachment's last [`SessionFrame::OutputAck`], in bytes
+/// (give or take one read), before the guest stops reading from the process.
+pub const OUTPUT_WINDOW: u64 = 1024 * 1024;
+/// How long an attachment may stay behind by [`OUTPUT_WINDOW`] without any progress before it is
+/// dropped, and how long one whose stream broke is kept for its host to come back.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Which of the process's outputs bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
