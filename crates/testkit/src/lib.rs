@@ -1,1 +1,26 @@
-//! stub
+//! What tests of several crates need: leak checks and waiting for a condition.
+//!
+//! The manual clock is in `sprite-types`, beside the real one.
+
+mod footprint;
+mod wait;
+
+pub use footprint::{Footprint, Scope};
+pub use tempfile::{TempDir, tempdir};
+pub use wait::{eventually, eventually_async};
+
+/// Says whether the test runs as root; if not, prints that it is skipped and why.
+///
+/// ```
+/// if !sprite_testkit::is_root("mounts need root") {
+///     return;
+/// }
+/// ```
+#[must_use]
+pub fn is_root(why: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: {why}");
+    }
+    is_root
+}
