@@ -1,1 +1,4 @@
-//! stub
+//! The public HTTP interface: translates requests into calls and answers back; decides nothing.
+
+mod answer;
+mod connection;
