@@ -126,8 +126,9 @@ impl GuestLink {
             }
             let before = self.highest.fetch_max(epoch, Ordering::SeqCst);
             if epoch <= before {
-                // The host does not know how far we are; tell it and wait for a higher one.
-                shared.send_hello(before, &self.hello()).await?;
+                // The host does not know how far we are: name the lowest epoch it may begin.
+                let lowest = before.saturating_add(1);
+                shared.send_hello(lowest, &self.hello()).await?;
                 shared.distrust();
                 continue;
             }

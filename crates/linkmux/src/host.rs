@@ -311,8 +311,9 @@ impl Keeper {
             if their_epoch == *epoch {
                 return Ok(boot_id);
             }
-            // The guest has seen higher epochs (an earlier `sprited`); go on above them.
-            *epoch = (*epoch).max(their_epoch);
+            // The guest has seen higher epochs (of an earlier `sprited`) and names the lowest
+            // one it accepts.
+            *epoch = (*epoch).max(their_epoch.saturating_sub(1));
         }
     }
 }

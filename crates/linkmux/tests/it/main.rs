@@ -70,8 +70,7 @@ fn serve() -> Setup {
 }
 
 fn connect(setup: &Setup, secret: &str) -> HostLink {
-    let identity =
-        HostIdentity { machine_id: setup.machine_id.clone(), secret: secret.into() };
+    let identity = HostIdentity { machine_id: setup.machine_id.clone(), secret: secret.into() };
     HostLink::connect(identity, Unix(setup.socket.clone()))
 }
 
@@ -91,10 +90,7 @@ async fn a_request_is_answered() {
     let setup = serve();
     let link = connect(&setup, SECRET);
     assert_eq!(ping(&link).await.unwrap(), "pong");
-    assert_eq!(
-        *link.state().borrow(),
-        LinkState::Up { epoch: 1, boot_id: setup.boot_id.clone() }
-    );
+    assert_eq!(*link.state().borrow(), LinkState::Up { epoch: 1, boot_id: setup.boot_id.clone() });
 }
 
 #[tokio::test]
@@ -102,7 +98,8 @@ async fn large_bodies_flow_both_ways() {
     let setup = serve();
     let link = connect(&setup, SECRET);
     let body: Vec<u8> = (0..20_000_000_u32).map(|i| (i % 251) as u8).collect();
-    let request = http::Request::post("/echo").body(Full::new(bytes::Bytes::from(body.clone()))).unwrap();
+    let request =
+        http::Request::post("/echo").body(Full::new(bytes::Bytes::from(body.clone()))).unwrap();
     let response = link.send(request).await.unwrap();
     let echoed = response.into_body().collect().await.unwrap().to_bytes();
     assert!(echoed == body);
@@ -241,10 +238,8 @@ impl AsyncWrite for CutIo {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_survive_a_link_that_is_cut_all_the_time() {
     let setup = serve();
-    let identity =
-        HostIdentity { machine_id: setup.machine_id.clone(), secret: SECRET.into() };
-    let dial =
-        Cuttable { path: setup.socket.clone(), current: Arc::new(Mutex::new(None)) };
+    let identity = HostIdentity { machine_id: setup.machine_id.clone(), secret: SECRET.into() };
+    let dial = Cuttable { path: setup.socket.clone(), current: Arc::new(Mutex::new(None)) };
     let link = HostLink::connect(identity, dial.clone());
     let cutter = tokio::spawn(async move {
         loop {
@@ -257,8 +252,9 @@ async fn requests_survive_a_link_that_is_cut_all_the_time() {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
             assert!(tokio::time::Instant::now() < deadline, "round {round} hangs");
-            let request =
-                http::Request::post("/echo").body(Full::new(bytes::Bytes::from(body.clone()))).unwrap();
+            let request = http::Request::post("/echo")
+                .body(Full::new(bytes::Bytes::from(body.clone())))
+                .unwrap();
             let Ok(response) = link.send(request).await else { continue };
             let Ok(echoed) = response.into_body().collect().await else { continue };
             assert!(echoed.to_bytes() == body, "round {round}: foreign bytes");
