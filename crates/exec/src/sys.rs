@@ -1,11 +1,20 @@
-//! The two things here that the compiler cannot check: code between fork and exec, and signals
-//! to numbers.
-#![expect(unsafe_code, reason = "pre_exec runs between fork and exec; kill takes raw numbers")]
+//! What the compiler cannot check here: code between fork and exec, signals to numbers, and
+//! that a watched descriptor stays open.
+#![expect(unsafe_code, reason = "pre_exec, kill and AsyncFd::register have rules of their own")]
 
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use tokio::io::unix::AsyncFd;
+
 use crate::spawn::Target;
+
+/// Watches a descriptor that does not block.
+pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, and nothing replaces it in there.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
 
 /// Makes the command the leader of a new session and process group, and, if asked, its standard
 /// input the session's terminal.

@@ -64,7 +64,7 @@ impl ProcessIo {
     ) -> std::io::Result<Self> {
         let register = |fd: OwnedFd| {
             rustix::io::ioctl_fionbio(&fd, true)?;
-            AsyncFd::register(fd)
+            crate::sys::watch(fd)
         };
         Ok(Self {
             stdin: stdin.map(register).transpose()?,
