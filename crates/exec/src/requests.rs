@@ -20,10 +20,15 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Returns the outcome of an earlier request of that id, or registers the new one.
-    pub(crate) fn enter(&mut self, id: &str, new: Outcome) -> Option<Outcome> {
-        if let Some(known) = self.outcomes.get(id) {
-            return Some(known.clone());
+    /// Returns the outcome of an earlier request of that id.
+    pub(crate) fn get(&self, id: &str) -> Option<Outcome> {
+        self.outcomes.get(id).cloned()
+    }
+
+    /// Registers a new request. One without an id is not remembered.
+    pub(crate) fn enter(&mut self, id: &str, outcome: Outcome) {
+        if id.is_empty() {
+            return;
         }
         if self.order.len() == REQUESTS_MAX
             && let Some(oldest) = self.order.pop_front()
@@ -31,8 +36,7 @@ impl Requests {
             self.outcomes.remove(&oldest);
         }
         self.order.push_back(id.to_owned());
-        self.outcomes.insert(id.to_owned(), new);
-        None
+        self.outcomes.insert(id.to_owned(), outcome);
     }
 
     /// Forgets a request, so that it may be tried again.

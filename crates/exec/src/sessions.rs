@@ -20,7 +20,7 @@ use crate::core::{AttachError, Core};
 use crate::environment::{self, Defaults};
 use crate::info::SessionInfo;
 use crate::kill::{self, KillError, KillStep};
-use crate::requests::Requests;
+use crate::requests::{Outcome, Requests};
 use crate::spawn::{SpawnFailure, SpawnRequest, Spawned, Spawner, Stdio};
 use crate::task::{Command, ProcessIo, SessionTask};
 
@@ -154,23 +154,11 @@ impl Sessions {
     /// A request once begun is carried out even if the caller leaves; it can ask again.
     pub async fn create(&self, create: SessionCreate) -> Result<SessionCreated, CreateError> {
         check(&create)?;
-        let (tell, mut outcome) = watch::channel(None);
-        {
-            let mut registry = self.registry();
-            let live = registry.sessions.values().filter(|s| s.is_live()).count();
-            if !create.request_id.is_empty()
-                && let Some(known) = registry.requests.enter(&create.request_id, outcome.clone())
-            {
-                outcome = known;
-                drop(registry);
-                let known = outcome.wait_for(Option::is_some).await;
-                let known = known.map_err(|_| CreateError::FailedBefore)?;
-                return known.clone().ok_or(CreateError::FailedBefore);
-            }
-            if live >= SESSIONS_MAX {
-                registry.requests.forget(&create.request_id);
-                return Err(CreateError::TooMany);
-            }
+        let (tell, outcome) = watch::channel(None);
+        if let Some(mut known) = self.enter(&create.request_id, outcome)? {
+            let known = known.wait_for(Option::is_some).await;
+            let known = known.map_err(|_| CreateError::FailedBefore)?;
+            return known.clone().ok_or(CreateError::FailedBefore);
         }
         let sessions = self.clone();
         let work = tokio::spawn(async move {
@@ -190,6 +178,19 @@ impl Sessions {
             let detail = error.to_string();
             Err(CreateError::Spawn(SpawnFailure::Internal { detail }))
         })
+    }
+
+    /// Registers a request, or returns the outcome of an earlier one of the same id.
+    fn enter(&self, request_id: &str, new: Outcome) -> Result<Option<Outcome>, CreateError> {
+        let mut registry = self.registry();
+        if let Some(known) = registry.requests.get(request_id) {
+            return Ok(Some(known));
+        }
+        if registry.sessions.values().filter(|session| session.is_live()).count() >= SESSIONS_MAX {
+            return Err(CreateError::TooMany);
+        }
+        registry.requests.enter(request_id, new);
+        Ok(None)
     }
 
     async fn start(&self, create: SessionCreate) -> Result<SessionCreated, SpawnFailure> {

@@ -1,0 +1,144 @@
+//! Everything the agent knows and holds.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sprite_exec::{Defaults, PlainSpawner, Sessions, Settings, Spawner};
+use sprite_link::boot::Identity;
+use sprite_types::{BootId, Clock, MachineId, SystemClock};
+use tokio::sync::watch;
+
+/// How long processes have to end before they are made to.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// What a [`Guest`] is made of.
+pub struct GuestSettings {
+    /// The machine.
+    pub machine_id: MachineId,
+    /// This start of the agent.
+    pub boot_id: BootId,
+    /// Name and environment.
+    pub identity: Identity,
+    /// Where commands run.
+    pub spawner: Spawner,
+    /// The default environment of commands.
+    pub defaults: Defaults,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl GuestSettings {
+    /// A guest without any isolation: commands and file calls are carried out on this host as
+    /// the current user, with `home` as the home directory. For tests and the fake substrate.
+    #[must_use]
+    pub fn plain(
+        machine_id: MachineId,
+        boot_id: BootId,
+        identity: Identity,
+        home: PathBuf,
+    ) -> Self {
+        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into());
+        let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
+        let defaults = Defaults {
+            home: home.to_string_lossy().into_owned(),
+            user,
+            shell: "/bin/sh".into(),
+            path,
+            ..Defaults::default()
+        };
+        let spawner = Spawner::Plain(PlainSpawner { home: Some(home) });
+        Self { machine_id, boot_id, identity, spawner, defaults, clock: Arc::new(SystemClock) }
+    }
+}
+
+struct Inner {
+    machine_id: MachineId,
+    boot_id: BootId,
+    identity: Mutex<Identity>,
+    sessions: Sessions,
+    clock: Arc<dyn Clock>,
+    down: watch::Sender<bool>,
+}
+
+/// The agent. Cheap to clone.
+#[derive(Clone)]
+pub struct Guest(Arc<Inner>);
+
+impl Guest {
+    /// Makes an agent; call inside a tokio runtime.
+    #[must_use]
+    pub fn new(settings: GuestSettings) -> Self {
+        let exec = Settings { spawner: settings.spawner, defaults: settings.defaults };
+        // Different at each start, small enough to type: an id kept from before the machine
+        // bounced should find nothing rather than a stranger's command.
+        let tail = settings.boot_id.tail().bytes();
+        let first = tail.fold(7_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte));
+        let sessions = Sessions::new(exec, settings.clock.clone(), (first % 900 + 1) * 1000);
+        let guest = Self(Arc::new(Inner {
+            machine_id: settings.machine_id,
+            boot_id: settings.boot_id,
+            identity: Mutex::new(Identity::default()),
+            sessions,
+            clock: settings.clock,
+            down: watch::channel(false).0,
+        }));
+        guest.set_identity(settings.identity);
+        guest
+    }
+
+    /// Returns the machine's id.
+    #[must_use]
+    pub fn machine_id(&self) -> &MachineId {
+        &self.0.machine_id
+    }
+
+    /// Returns the id of this start of the agent.
+    #[must_use]
+    pub fn boot_id(&self) -> &BootId {
+        &self.0.boot_id
+    }
+
+    /// Returns the sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// Returns the clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    /// Returns who this machine is at present.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.0.identity.lock().expect("no panic while it is copied").clone()
+    }
+
+    /// Makes this machine somebody's: commands that start from now on see the new name and
+    /// environment.
+    pub fn set_identity(&self, identity: Identity) {
+        let mut environment = Vec::new();
+        if !identity.url.is_empty() {
+            environment.push(("SPRITE_URL".to_owned(), identity.url.clone()));
+        }
+        environment.extend(identity.environment.iter().cloned());
+        self.0.sessions.set_environment(environment);
+        *self.0.identity.lock().expect("no panic while it is copied") = identity;
+    }
+
+    /// Ends every process. Returns when they have ended.
+    pub async fn shut_down(&self) {
+        self.0.sessions.end_all(SHUTDOWN_GRACE).await;
+        self.0.down.send_replace(true);
+    }
+
+    /// Waits until [`Guest::shut_down`] is done.
+    pub async fn wait_down(&self) {
+        let mut down = self.0.down.subscribe();
+        // The sender lives in `self`, so there is no error.
+        let _ = down.wait_for(|down| *down).await;
+    }
+}

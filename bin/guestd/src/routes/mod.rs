@@ -1,0 +1,4 @@
+//! Handlers, one module per group of paths.
+
+pub(crate) mod machine;
+pub(crate) mod sessions;
