@@ -45,9 +45,7 @@ impl IntoResponse for Failure {
 /// Answers with JSON.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(body) => {
-            (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-        }
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -65,10 +63,7 @@ pub(crate) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Failure
 }
 
 /// Reads a JSON body, whatever its `Content-Type`.
-pub(crate) async fn read_json<T: DeserializeOwned>(
-    body: Body,
-    limit: usize,
-) -> Result<T, Failure> {
+pub(crate) async fn read_json<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Failure> {
     let body = read_body(body, limit).await?;
     serde_json::from_slice(&body)
         .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))

@@ -16,9 +16,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use sprite_link::session::{
-    AttachQuery, OUTPUT_WINDOW, Output, PATIENCE, SessionFrame,
-};
+use sprite_link::session::{AttachQuery, OUTPUT_WINDOW, Output, PATIENCE, SessionFrame};
 use tokio::time::Instant;
 
 use crate::attachment::{Attachment, CREDITS, Stream};
@@ -198,8 +196,7 @@ impl Core {
         };
         attachment.broken_since = None;
         let greeting = greet(attachment.sent, attachment.input.taken);
-        let stream =
-            Stream { number, credits: CREDITS, greeting: Some(greeting), finished: false };
+        let stream = Stream { number, credits: CREDITS, greeting: Some(greeting), finished: false };
         let replaced = attachment.stream.replace(stream);
         self.last_progress = now;
         self.after_change(now);
@@ -212,9 +209,7 @@ impl Core {
     }
 
     fn position(&self, stream: u64) -> Option<usize> {
-        self.attachments
-            .iter()
-            .position(|a| a.stream.as_ref().is_some_and(|s| s.number == stream))
+        self.attachments.iter().position(|a| a.stream.as_ref().is_some_and(|s| s.number == stream))
     }
 
     /// Takes a frame from a stream. Frames of streams that were replaced are ignored.
@@ -422,8 +417,8 @@ impl Core {
             }
             _ => None,
         };
-        let finish = matches!(self.phase, Phase::Ended { .. })
-            .then_some(self.last_progress + PATIENCE);
+        let finish =
+            matches!(self.phase, Phase::Ended { .. }).then_some(self.last_progress + PATIENCE);
         let patience = self
             .attachments
             .iter()

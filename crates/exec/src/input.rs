@@ -165,9 +165,8 @@ mod tests {
         let gap = queue.push(1, &mut offsets, 1, Bytes::from_static(b"x"));
         assert_eq!(gap, Err(InputError::Gap { offset: 1, expected: 0 }));
         let chunk = Bytes::from(vec![0; 64 * 1024]);
-        let result = (0..100).try_for_each(|i| {
-            queue.push(1, &mut offsets, i * chunk.len() as u64, chunk.clone())
-        });
+        let result = (0..100)
+            .try_for_each(|i| queue.push(1, &mut offsets, i * chunk.len() as u64, chunk.clone()));
         assert_eq!(result, Err(InputError::Overrun));
     }
 }

@@ -77,10 +77,7 @@ pub(crate) async fn run<S, F>(
     let _ = steps.send(KillStep::Complete { exit_code: code }).await;
 }
 
-async fn exit_within(
-    exited: &mut watch::Receiver<Option<i32>>,
-    timeout: Duration,
-) -> Option<i32> {
+async fn exit_within(exited: &mut watch::Receiver<Option<i32>>, timeout: Duration) -> Option<i32> {
     let code = tokio::time::timeout(timeout, exited.wait_for(Option::is_some)).await;
     // The task is never gone before it has told the exit code.
     code.ok()?.ok().and_then(|code| *code)

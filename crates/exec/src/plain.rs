@@ -60,6 +60,8 @@ impl PlainSpawner {
         }
         crate::sys::lead_session(&mut child, matches!(request.stdio, Stdio::Terminal { .. }));
         let mut child = tokio::process::Command::from(child)
+            // When the runtime goes, so does the process: a failed test leaves nothing behind.
+            .kill_on_drop(true)
             .spawn()
             .map_err(|error| spawn_failure(name, &error))?;
 
@@ -124,11 +126,7 @@ fn spawn_failure(name: &str, error: &std::io::Error) -> SpawnFailure {
     }
 }
 
-fn find_program(
-    name: &str,
-    env: &[(String, String)],
-    dir: &Path,
-) -> Result<PathBuf, SpawnFailure> {
+fn find_program(name: &str, env: &[(String, String)], dir: &Path) -> Result<PathBuf, SpawnFailure> {
     if name.contains('/') {
         return Ok(dir.join(name));
     }

@@ -205,8 +205,7 @@ impl Sessions {
             Some((cols, rows)) => Stdio::Terminal { cols, rows },
             None => Stdio::Pipes { stdin: create.stdin },
         };
-        let env =
-            environment::build(&self.0.settings.defaults, &sprite, &create.env, create.tty);
+        let env = environment::build(&self.0.settings.defaults, &sprite, &create.env, create.tty);
         let path = create.path.clone().filter(|path| !path.is_empty());
         let argv = if create.argv.is_empty() {
             path.clone().into_iter().collect()
@@ -253,8 +252,8 @@ impl Sessions {
         spawned: Spawned,
     ) -> Result<SessionView, SpawnFailure> {
         let Spawned { stdin, stdout, stderr, exit, .. } = spawned;
-        let io = ProcessIo::new(stdin, stdout, stderr).map_err(|error| {
-            SpawnFailure::Internal { detail: format!("watch the process's streams: {error}") }
+        let io = ProcessIo::new(stdin, stdout, stderr).map_err(|error| SpawnFailure::Internal {
+            detail: format!("watch the process's streams: {error}"),
         })?;
         let (exited_sender, exited) = watch::channel(None);
         let (sender, receiver) = mpsc::channel(64);

@@ -29,15 +29,30 @@ const READS_PER_TURN: usize = 4;
 /// A request to the session's task.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Attach { query: AttachQuery, reply: oneshot::Sender<Result<Connection, AttachError>> },
-    Frame { stream: u64, frame: SessionFrame },
+    Attach {
+        query: AttachQuery,
+        reply: oneshot::Sender<Result<Connection, AttachError>>,
+    },
+    Frame {
+        stream: u64,
+        frame: SessionFrame,
+    },
     /// The stream has written a batch.
-    Wants { stream: u64 },
+    Wants {
+        stream: u64,
+    },
     /// The stream is gone.
-    Broken { stream: u64 },
+    Broken {
+        stream: u64,
+    },
     /// Signal the process group; answers whether the process still ran.
-    Signal { number: i32, reply: oneshot::Sender<bool> },
-    Port { event: Bytes },
+    Signal {
+        number: i32,
+        reply: oneshot::Sender<bool>,
+    },
+    Port {
+        event: Bytes,
+    },
 }
 
 /// The session's end of a stream. Dropping it ends the stream.

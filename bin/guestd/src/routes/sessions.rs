@@ -35,10 +35,7 @@ fn parse_id(id: &str) -> Result<SessionId, Failure> {
     id.parse().map_err(|_| not_found(&id.chars().take(40).collect::<String>()))
 }
 
-pub(crate) async fn create(
-    State(guest): State<Guest>,
-    body: Body,
-) -> Result<Response, Failure> {
+pub(crate) async fn create(State(guest): State<Guest>, body: Body) -> Result<Response, Failure> {
     let create: SessionCreate = read_json(body, CREATE_MAX).await?;
     match guest.sessions().create(create).await {
         Ok(created) => Ok(json(StatusCode::OK, &created)),

@@ -1,0 +1,5 @@
+//! The agent's HTTP interface, end to end: real processes of this host, an in-memory connection.
+
+mod guest;
+mod sessions;
+mod streams;
