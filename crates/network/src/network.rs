@@ -225,13 +225,19 @@ impl Network {
         self.0.reconcile().await
     }
 
+    /// Stops the resolver and lets the next `sprited` in; rules and machines stay. For the end
+    /// of a `sprited` whose machines go on.
+    pub async fn close(&self) {
+        self.stop_tasks().await;
+        *self.0.lock_of(&self.0.lock) = None;
+    }
+
     /// Removes everything from the host and restores what was before. Machines must be stopped.
     ///
     /// # Errors
     /// - [`NetworkError::Command`]: the firewall refused; repeat it.
     pub async fn teardown(&self) -> Result<(), NetworkError> {
-        let mut tasks = std::mem::take(&mut *self.0.lock_of(&self.0.tasks));
-        tasks.shutdown().await;
+        self.stop_tasks().await;
         let _changing = self.0.changing.lock().await;
         docker::remove(&self.0.settings.interface_prefix).await;
         nft(&rules::remove(&self.0.settings.table), "remove the firewall").await?;
@@ -259,6 +265,11 @@ impl Network {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         Ok(())
+    }
+
+    async fn stop_tasks(&self) {
+        let mut tasks = std::mem::take(&mut *self.0.lock_of(&self.0.tasks));
+        tasks.shutdown().await;
     }
 
     fn start_tasks(&self) -> Result<(), NetworkError> {

@@ -71,6 +71,10 @@ fn forged_sources_go_nowhere() {
         let network = world.prepare(world.settings()).await;
         let (sprite, neighbour) = (world.sprite(&network).await, world.sprite(&network).await);
         let stranger = Ipv4Addr::new(203, 0, 113, 77);
+        // The kernel's own check of sources would hide ours.
+        for name in ["all", &sprite.spec.host_interface] {
+            fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").unwrap();
+        }
         for forged in [neighbour.address(), stranger, HOST_UPLINK] {
             sprite.namespace.ip(&format!("address add {forged}/32 dev eth0\n"));
             sprite.send_from(forged);
@@ -98,13 +102,13 @@ fn nothing_goes_over_ipv6() {
         // As hostile as can be: the host's end has IPv6 after all, and the sprite knows it.
         let interface = &sprite.spec.host_interface;
         fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0").unwrap();
-        ip(&format!("-6 address add fd00::1/64 dev {interface} nodad\n"));
+        ip(&format!("address add fd00::1/64 dev {interface} nodad\n"));
         sprite.namespace.run(|| {
             for name in ["all", "eth0"] {
                 fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "0").unwrap();
             }
         });
-        sprite.namespace.ip("-6 address add fd00::2/64 dev eth0 nodad\n");
+        sprite.namespace.ip("address add fd00::2/64 dev eth0 nodad\n");
         let listener = std::net::TcpListener::bind("[::]:8081").unwrap();
         std::thread::spawn(move || listener.incoming().flatten().for_each(drop));
         assert!(connect((Ipv6Addr::LOCALHOST, 8081)).is_ok(), "it does listen");

@@ -11,7 +11,7 @@ fn a_restart_takes_over_running_machines_without_a_gap() {
     in_own_world("lifecycle::a_restart_takes_over_running_machines_without_a_gap", async |world| {
         let network = world.prepare(world.settings()).await;
         let (kept, gone) = (world.sprite(&network).await, world.sprite(&network).await);
-        drop(network);
+        network.close().await;
         assert!(kept.reaches(OUTSIDE, 80), "while there is no sprited");
         assert!(!kept.reaches(PRIVATE, 80), "while there is no sprited");
 

@@ -18,18 +18,18 @@ const INSIDE: &str = "SPRITE_NETWORK_TEST_INSIDE";
 /// Long enough for an answer on this computer; what is dropped in silence waits for all of it.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-pub const HOST_UPLINK: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-pub const HOST_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 200);
-pub const LAN: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 2);
-pub const PRIVATE: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
-pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-pub const CGNAT: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const HOST_UPLINK: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(crate) const HOST_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 200);
+pub(crate) const LAN: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 2);
+pub(crate) const PRIVATE: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+pub(crate) const CGNAT: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 /// Runs `body` in a process of its own, whose network and mount namespaces are new. `name` is
 /// the calling test's path.
-pub fn in_own_world(name: &str, body: impl AsyncFnOnce(World)) {
+pub(crate) fn in_own_world(name: &str, body: impl AsyncFnOnce(World)) {
     if !sprite_testkit::is_root("network namespaces need root") {
         return;
     }
@@ -48,7 +48,7 @@ pub fn in_own_world(name: &str, body: impl AsyncFnOnce(World)) {
 }
 
 /// A network namespace, kept by a process that sleeps.
-pub struct Namespace(Child);
+pub(crate) struct Namespace(Child);
 
 impl Namespace {
     fn new() -> Self {
@@ -66,12 +66,12 @@ impl Namespace {
         Self(child)
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.0.id()).unwrap()
     }
 
     /// Runs `body` on a thread inside.
-    pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let file = fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
         std::thread::scope(|scope| {
             let entered = move || {
@@ -83,7 +83,7 @@ impl Namespace {
     }
 
     /// Runs `ip -batch -` inside.
-    pub fn ip(&self, batch: &str) {
+    pub(crate) fn ip(&self, batch: &str) {
         self.run(|| ip(batch));
     }
 }
@@ -96,15 +96,15 @@ impl Drop for Namespace {
 }
 
 /// Runs `ip -batch -` in the calling thread's namespace.
-pub fn ip(batch: &str) {
+pub(crate) fn ip(batch: &str) {
     feed(Command::new("ip").args(["-batch", "-"]), batch);
 }
 
-pub fn nft(text: &str) {
+pub(crate) fn nft(text: &str) {
     feed(Command::new("nft").args(["-f", "-"]), text);
 }
 
-pub fn ruleset() -> String {
+pub(crate) fn ruleset() -> String {
     String::from_utf8(Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout)
         .unwrap()
 }
@@ -116,15 +116,15 @@ fn feed(command: &mut Command, input: &str) {
 }
 
 /// Host, outside and a neighbour in the host's LAN; the calling process is the host.
-pub struct World {
-    pub outside: Namespace,
-    pub lan: Namespace,
-    pub run_dir: sprite_testkit::TempDir,
+pub(crate) struct World {
+    pub(crate) outside: Namespace,
+    pub(crate) lan: Namespace,
+    pub(crate) run_dir: sprite_testkit::TempDir,
     /// UDP packets that reached the outside, by source.
-    pub heard: Arc<Mutex<Vec<SocketAddr>>>,
+    pub(crate) heard: Arc<Mutex<Vec<SocketAddr>>>,
     /// Who connected to the outside last, as seen there.
-    pub peer: Arc<Mutex<Option<SocketAddr>>>,
-    pub dns_queries: Arc<AtomicUsize>,
+    pub(crate) peer: Arc<Mutex<Option<SocketAddr>>>,
+    pub(crate) dns_queries: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -174,7 +174,7 @@ impl World {
         Self { outside, lan, run_dir, heard, peer, dns_queries }
     }
 
-    pub fn settings(&self) -> NetworkSettings {
+    pub(crate) fn settings(&self) -> NetworkSettings {
         NetworkSettings {
             resolv_conf: self.run_dir.path().join("resolv.conf"),
             run_dir: self.run_dir.path().to_owned(),
@@ -182,14 +182,14 @@ impl World {
         }
     }
 
-    pub async fn prepare(&self, settings: NetworkSettings) -> Network {
+    pub(crate) async fn prepare(&self, settings: NetworkSettings) -> Network {
         let network = Network::open(settings).unwrap();
         network.prepare().await.unwrap();
         network
     }
 
     /// Starts a "machine": what the guest agent does for a container.
-    pub async fn sprite(&self, network: &Network) -> Sprite {
+    pub(crate) async fn sprite(&self, network: &Network) -> Sprite {
         let namespace = Namespace::new();
         let machine = MachineId::generate();
         let spec = network.allocate(&machine).unwrap();
@@ -213,30 +213,30 @@ fn write_sysctls(sysctls: &[(String, &'static str)]) {
     }
 }
 
-pub struct Sprite {
-    pub namespace: Namespace,
-    pub machine: MachineId,
-    pub spec: NetworkSpec,
+pub(crate) struct Sprite {
+    pub(crate) namespace: Namespace,
+    pub(crate) machine: MachineId,
+    pub(crate) spec: NetworkSpec,
 }
 
 impl Sprite {
-    pub fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> Ipv4Addr {
         self.spec.address.parse().unwrap()
     }
 
     /// Says whether a TCP connection carries data both ways.
-    pub fn reaches(&self, address: impl Into<std::net::IpAddr>, port: u16) -> bool {
+    pub(crate) fn reaches(&self, address: impl Into<std::net::IpAddr>, port: u16) -> bool {
         let address = address.into();
         self.namespace.run(|| reaches((address, port)))
     }
 
     /// Starts an echo server inside.
-    pub fn serve(&self, port: u16) {
+    pub(crate) fn serve(&self, port: u16) {
         self.namespace.run(|| serve_tcp(port, Arc::default()));
     }
 
     /// Sends a UDP packet to the outside from `source`.
-    pub fn send_from(&self, source: Ipv4Addr) {
+    pub(crate) fn send_from(&self, source: Ipv4Addr) {
         self.namespace.run(|| {
             let socket = UdpSocket::bind((source, 0)).unwrap();
             // The firewall may answer at once, and the kernel reports it on a later send.
@@ -245,7 +245,7 @@ impl Sprite {
     }
 
     /// Asks the gateway over UDP; `None` if it does not answer.
-    pub fn resolves_over_udp(&self) -> bool {
+    pub(crate) fn resolves_over_udp(&self) -> bool {
         self.namespace.run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -257,7 +257,7 @@ impl Sprite {
     }
 
     /// Asks the gateway over TCP.
-    pub fn resolves_over_tcp(&self) -> bool {
+    pub(crate) fn resolves_over_tcp(&self) -> bool {
         self.namespace.run(|| {
             let Ok(mut stream) = connect((GATEWAY, 53)) else { return false };
             let query = dns_query();
@@ -270,13 +270,13 @@ impl Sprite {
 }
 
 /// Says whether a TCP connection from the calling thread's namespace carries data both ways.
-pub fn reaches(target: impl ToSocketAddrs) -> bool {
+pub(crate) fn reaches(target: impl ToSocketAddrs) -> bool {
     let Ok(mut stream) = connect(target) else { return false };
     let mut echo = [0; 4];
     stream.write_all(b"ping").is_ok() && stream.read_exact(&mut echo).is_ok() && echo == *b"ping"
 }
 
-pub fn connect(target: impl ToSocketAddrs) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(target: impl ToSocketAddrs) -> std::io::Result<TcpStream> {
     let target = target.to_socket_addrs()?.next().unwrap();
     let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
