@@ -4,7 +4,9 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use sprite_api::{ApiError, status_of};
@@ -92,6 +94,16 @@ impl Failure {
         Self::with_status(status, "bad request", text)
     }
 
+    pub(crate) fn upgrade_required(message: &str) -> Self {
+        let status = StatusCode::UPGRADE_REQUIRED;
+        Self::with_status(status, "upgrade required", message)
+    }
+
+    /// An error of the guest, passed on as it is.
+    pub(crate) fn from_guest(status: StatusCode, body: ApiError) -> Self {
+        Self { status, body, retry_after_secs: None }
+    }
+
     fn with_status(status: StatusCode, error: &str, message: impl Into<String>) -> Self {
         Self { status, body: ApiError::new(error, message), retry_after_secs: None }
     }
@@ -117,6 +129,9 @@ impl IntoResponse for Failure {
         let mut response = (self.status, Json(self.body)).into_response();
         if let Some(secs) = self.retry_after_secs {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         response
     }

@@ -1,0 +1,494 @@
+//! Follows one session on a guest, across broken links.
+//!
+//! Output and input carry absolute offsets; when the stream breaks, a new one is opened under
+//! the same attachment id and says what each side has. So every byte arrives once, in order.
+//!
+//! # Invariants
+//! - [`Attachment::next`] may be cancelled at any await and called again; nothing is lost.
+//! - [`Event::Attached`] comes once and before any output; [`Event::Exit`], [`Event::Lost`],
+//!   [`Event::StartFailed`] and [`Event::Dropped`] are last.
+//!
+//! # Not here
+//! The client's socket (`socket`, `post`); what a machine is (`machine`).
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use futures::future::BoxFuture;
+use http::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use sprite_api::session::TerminalSize;
+use sprite_link::guest::{Attached, PortEvent};
+use sprite_link::session::{AttachQuery, Output, SessionFrame, UPGRADE};
+use sprite_linkmux::LinkError;
+use sprite_types::SessionId;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+use super::input::{InputBuffer, NextInput};
+use super::machine::{Machine, Refusal, unguessable};
+use crate::answer::Failure;
+
+/// Output is acknowledged in steps of this many bytes; well below the guest's window.
+const ACK_STEP: u64 = 128 * 1024;
+const READ_BYTES: usize = 256 * 1024;
+/// Input encoded ahead of what the stream takes, in bytes.
+const WRITE_BYTES: usize = 256 * 1024;
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// Signals kept for a session that is still starting.
+const SIGNALS_MAX: usize = 64;
+
+type Io = TokioIo<hyper::upgrade::Upgraded>;
+
+/// A session that runs.
+pub(crate) struct Started {
+    pub(crate) machine: Machine,
+    pub(crate) session_id: SessionId,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The command could not be run; the shell's code and words for it.
+    Failed { exit_code: u8, message: String },
+    /// It did not come to that.
+    Refused(Failure),
+}
+
+/// A command that is being started.
+pub(crate) type Starting = BoxFuture<'static, Result<Started, StartError>>;
+
+/// What happens to a session.
+pub(crate) enum Event {
+    Attached(Box<Attached>),
+    /// `end` is the offset behind the bytes; acknowledge it when they have been delivered.
+    Output {
+        output: Output,
+        bytes: Bytes,
+        end: u64,
+    },
+    Port(PortEvent),
+    Exit(i32),
+    StartFailed(StartError),
+    /// The guest gave up on us for being too slow.
+    Dropped,
+    /// The machine has ended, and the session with it.
+    Lost,
+}
+
+enum Phase {
+    Starting(Starting),
+    Connecting { session: Started, connect: BoxFuture<'static, Result<Io, ConnectError>> },
+    Following { session: Started, stream: Stream },
+    Over,
+}
+
+struct Stream {
+    read: ReadHalf<Io>,
+    write: WriteHalf<Io>,
+    unflushed: bool,
+    /// The guest has said where input has to begin.
+    greeted: bool,
+}
+
+/// Why a session cannot be followed (any more).
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// There is no such session.
+    NotFound,
+    Refused(Failure),
+    /// The machine is gone.
+    Gone,
+}
+
+/// One client's view of a session.
+pub(crate) struct Attachment {
+    phase: Phase,
+    /// The part of the query that stays the same, and the terminal's size.
+    id: String,
+    owner: bool,
+    size: TerminalSize,
+    greeted: bool,
+    inbound: BytesMut,
+    outbound: BytesMut,
+    controls: VecDeque<SessionFrame>,
+    /// Signals in `outbound`, as long as none of it was written.
+    unsent_signals: Vec<i32>,
+    input: InputBuffer,
+    /// The next output byte wanted.
+    output_next: u64,
+    output_delivered: u64,
+    output_acked: u64,
+}
+
+impl Attachment {
+    /// Follows a command from its very start. This is its owner.
+    pub(crate) fn start(starting: Starting, size: TerminalSize) -> Self {
+        Self::new(Phase::Starting(starting), true, size)
+    }
+
+    /// Follows a session that runs already, beginning with what it printed lately.
+    ///
+    /// # Errors
+    /// There is no such session, or the machine has ended.
+    pub(crate) async fn attach(session: Started, size: TerminalSize) -> Result<Self, ConnectError> {
+        let mut attachment = Self::new(Phase::Over, false, size);
+        let io = attachment.connect(&session).await?;
+        attachment.follow(session, io);
+        Ok(attachment)
+    }
+
+    fn new(phase: Phase, owner: bool, size: TerminalSize) -> Self {
+        Self {
+            phase,
+            id: unguessable(),
+            owner,
+            size,
+            greeted: false,
+            inbound: BytesMut::new(),
+            outbound: BytesMut::new(),
+            controls: VecDeque::new(),
+            unsent_signals: Vec::new(),
+            input: InputBuffer::default(),
+            output_next: 0,
+            output_delivered: 0,
+            output_acked: 0,
+        }
+    }
+
+    /// Returns how many bytes of input wait here.
+    pub(crate) fn input_len(&self) -> u64 {
+        self.input.len()
+    }
+
+    pub(crate) fn push_input(&mut self, bytes: Bytes) {
+        self.input.push(bytes);
+    }
+
+    pub(crate) fn close_input(&mut self) {
+        self.input.close();
+    }
+
+    /// Changes the terminal's size; of several waiting changes only the last counts.
+    pub(crate) fn resize(&mut self, cols: u16, rows: u16) {
+        self.size = TerminalSize { cols: Some(cols), rows: Some(rows) };
+        self.controls.retain(|frame| !matches!(frame, SessionFrame::Resize { .. }));
+        self.controls.push_back(SessionFrame::Resize { cols, rows });
+    }
+
+    pub(crate) fn signal(&mut self, number: i32) {
+        if self.controls.len() < SIGNALS_MAX {
+            self.controls.push_back(SessionFrame::Signal { number });
+        }
+    }
+
+    /// Output before `end` has reached the client.
+    pub(crate) fn delivered(&mut self, end: u64) {
+        self.output_delivered = self.output_delivered.max(end);
+    }
+
+    /// Waits for the next event, and moves input meanwhile. Output is read only if `may_read`.
+    pub(crate) async fn next(&mut self, may_read: bool) -> Event {
+        loop {
+            if let Some(event) = self.advance(may_read).await {
+                return event;
+            }
+        }
+    }
+
+    /// Makes some progress, which may be an event.
+    async fn advance(&mut self, may_read: bool) -> Option<Event> {
+        let gone = match &self.phase {
+            Phase::Starting(_) | Phase::Over => return self.step(may_read).await,
+            Phase::Connecting { session, .. } | Phase::Following { session, .. } => {
+                session.machine.gone.clone()
+            }
+        };
+        tokio::select! {
+            biased;
+            // What the guest has already sent comes first.
+            event = self.step(may_read) => event,
+            () = gone.cancelled() => Some(Event::Lost),
+        }
+    }
+
+    async fn step(&mut self, may_read: bool) -> Option<Event> {
+        match &mut self.phase {
+            Phase::Over => std::future::pending().await,
+            Phase::Starting(starting) => {
+                let started = starting.await;
+                self.phase = Phase::Over;
+                match started {
+                    Ok(session) => self.reconnect(session),
+                    Err(error) => return Some(Event::StartFailed(error)),
+                }
+                None
+            }
+            Phase::Connecting { connect, .. } => {
+                let result = connect.await;
+                let Phase::Connecting { session, .. } =
+                    std::mem::replace(&mut self.phase, Phase::Over)
+                else {
+                    return None;
+                };
+                match result {
+                    Ok(io) => self.follow(session, io),
+                    Err(ConnectError::Refused(failure)) if !self.greeted => {
+                        return Some(Event::StartFailed(StartError::Refused(failure)));
+                    }
+                    // It ran; so it is lost, whatever took it.
+                    Err(_) => return Some(Event::Lost),
+                }
+                None
+            }
+            Phase::Following { .. } => {
+                if may_read {
+                    match SessionFrame::decode(&mut self.inbound) {
+                        Ok(Some(frame)) => return self.frame(frame),
+                        Ok(None) => {}
+                        Err(error) => {
+                            tracing::warn!(%error, "session stream is damaged");
+                            self.broken();
+                            return None;
+                        }
+                    }
+                }
+                if let Err(error) = self.exchange(may_read).await {
+                    tracing::debug!(%error, "session stream broke");
+                    self.broken();
+                }
+                None
+            }
+        }
+    }
+
+    /// Reads or writes once.
+    async fn exchange(&mut self, may_read: bool) -> std::io::Result<()> {
+        self.fill_outbound();
+        let Phase::Following { stream, .. } = &mut self.phase else { return Ok(()) };
+        let Stream { read, write, unflushed, .. } = stream;
+        if may_read {
+            self.inbound.reserve(READ_BYTES);
+        }
+        let outbound = &mut self.outbound;
+        let writes = !outbound.is_empty();
+        let writing = async {
+            if writes { write.write_buf(outbound).await } else { write.flush().await.map(|()| 0) }
+        };
+        tokio::select! {
+            count = writing, if writes || *unflushed => {
+                let count = count?;
+                *unflushed = writes;
+                self.unsent_signals.clear();
+                if writes && count == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(()) }
+            }
+            count = read.read_buf(&mut self.inbound), if may_read => match count? {
+                0 => Err(ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            },
+            else => std::future::pending().await,
+        }
+    }
+
+    fn fill_outbound(&mut self) {
+        let ready = matches!(&self.phase, Phase::Following { stream, .. } if stream.greeted);
+        if !self.outbound.is_empty() || !ready {
+            return;
+        }
+        self.unsent_signals.clear();
+        for frame in self.controls.drain(..) {
+            if let SessionFrame::Signal { number } = frame {
+                self.unsent_signals.push(number);
+            }
+            frame.encode(&mut self.outbound);
+        }
+        if self.output_delivered >= self.output_acked + ACK_STEP {
+            self.output_acked = self.output_delivered;
+            SessionFrame::OutputAck { offset: self.output_acked }.encode(&mut self.outbound);
+        }
+        while self.outbound.len() < WRITE_BYTES {
+            match self.input.take() {
+                Some(NextInput::Data { offset, bytes }) => {
+                    SessionFrame::Input { offset, bytes }.encode(&mut self.outbound);
+                }
+                Some(NextInput::Eof { offset }) => {
+                    SessionFrame::InputEof { offset }.encode(&mut self.outbound);
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: SessionFrame) -> Option<Event> {
+        match frame {
+            SessionFrame::Attached(json) => return self.attached(&json),
+            SessionFrame::Output { output, offset, mut bytes } => {
+                let end = offset.saturating_add(bytes.len() as u64);
+                // Sent again after a break.
+                let known = self.output_next.saturating_sub(offset).min(bytes.len() as u64);
+                bytes.advance(usize::try_from(known).unwrap_or(bytes.len()));
+                self.output_next = self.output_next.max(end);
+                if !bytes.is_empty() && self.greeted {
+                    return Some(Event::Output { output, bytes, end });
+                }
+            }
+            SessionFrame::InputAck { offset } => {
+                if let Err(error) = self.input.acknowledge(offset) {
+                    tracing::warn!(%error, "session stream is damaged");
+                    self.broken();
+                }
+            }
+            SessionFrame::Port(json) => {
+                if self.greeted {
+                    return serde_json::from_slice(&json).ok().map(Event::Port);
+                }
+            }
+            SessionFrame::Exit { code } => return Some(Event::Exit(code)),
+            SessionFrame::Dropped => return Some(Event::Dropped),
+            _ => {}
+        }
+        None
+    }
+
+    fn attached(&mut self, json: &[u8]) -> Option<Event> {
+        let Ok(attached) = serde_json::from_slice::<Attached>(json) else {
+            tracing::warn!("session stream begins with something unreadable");
+            self.broken();
+            return None;
+        };
+        if let Err(error) = self.input.rewind(attached.input_from) {
+            // The guest has forgotten us, and what of our input it took.
+            tracing::warn!(%error, "session cannot be followed on");
+            return Some(Event::Lost);
+        }
+        if self.greeted && attached.output_from > self.output_next {
+            let missing = attached.output_from - self.output_next;
+            tracing::warn!(missing, "output was lost while the link was down");
+        }
+        if let Phase::Following { stream, .. } = &mut self.phase {
+            stream.greeted = true;
+        }
+        self.output_next = self.output_next.max(attached.output_from);
+        self.output_acked = self.output_acked.max(attached.output_from);
+        let first = !std::mem::replace(&mut self.greeted, true);
+        first.then(|| Event::Attached(Box::new(attached)))
+    }
+
+    fn follow(&mut self, session: Started, io: Io) {
+        let (read, write) = tokio::io::split(io);
+        let stream = Stream { read, write, unflushed: false, greeted: false };
+        self.phase = Phase::Following { session, stream };
+    }
+
+    fn broken(&mut self) {
+        if let Phase::Following { session, .. } = std::mem::replace(&mut self.phase, Phase::Over) {
+            self.reconnect(session);
+        }
+    }
+
+    fn reconnect(&mut self, session: Started) {
+        self.inbound.clear();
+        self.outbound.clear();
+        for number in self.unsent_signals.drain(..).rev() {
+            self.controls.push_front(SessionFrame::Signal { number });
+        }
+        let connect = Box::pin(self.connect(&session));
+        self.phase = Phase::Connecting { session, connect };
+    }
+
+    /// Opens a stream, for as long as it takes.
+    fn connect(
+        &self,
+        session: &Started,
+    ) -> impl Future<Output = Result<Io, ConnectError>> + Send + use<> {
+        let query = AttachQuery {
+            attachment: self.id.clone(),
+            from: self.greeted.then_some(self.output_next),
+            owner: self.owner,
+            cols: self.size.cols,
+            rows: self.size.rows,
+        };
+        let uri = format!("/v1/sessions/{}/stream?{}", session.session_id, encode(&query));
+        let link = session.machine.link.clone();
+        async move {
+            loop {
+                let request = Request::get(uri.as_str())
+                    .header(http::header::UPGRADE, UPGRADE)
+                    .body(Body::empty())
+                    .expect("the query is encoded");
+                match link.upgrade(request).await {
+                    Ok(Ok(upgraded)) => return Ok(upgraded.io),
+                    Ok(Err(refused)) if refused.status() == StatusCode::NOT_FOUND => {
+                        return Err(ConnectError::NotFound);
+                    }
+                    Ok(Err(refused)) if refused.status() == StatusCode::SERVICE_UNAVAILABLE => {}
+                    Ok(Err(refused)) => {
+                        let refusal = Refusal::read(refused).await;
+                        return Err(ConnectError::Refused(refusal.into()));
+                    }
+                    Err(LinkError::Closed) => return Err(ConnectError::Gone),
+                    Err(error) => tracing::debug!(%error, "session stream not opened"),
+                }
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+            }
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        let flushed = match &self.phase {
+            Phase::Following { stream, .. } => stream.greeted && !stream.unflushed,
+            _ => false,
+        };
+        flushed && self.outbound.is_empty() && self.controls.is_empty() && self.input.is_sent()
+    }
+
+    /// The client has left: passes on what it typed before, as far as the session takes it, and
+    /// lets go of the session. A command that is still starting is started first.
+    pub(crate) async fn leave(mut self) {
+        const STARTING: Duration = Duration::from_secs(120);
+        const FAREWELL: Duration = Duration::from_secs(5);
+        if !matches!(timeout(STARTING, self.drain_until(|this| this.greeted)).await, Ok(true)) {
+            return;
+        }
+        // Input that the session does not take in time is given up; the farewell is not.
+        for frame in [None, Some(SessionFrame::Detach)] {
+            self.controls.extend(frame);
+            if let Ok(false) = timeout(FAREWELL, self.drain_until(Self::is_flushed)).await {
+                return;
+            }
+            self.input = InputBuffer::default();
+        }
+    }
+
+    /// Goes on without a client until `done`; false if the session ended first.
+    async fn drain_until(&mut self, done: impl Fn(&Self) -> bool) -> bool {
+        while !done(self) {
+            match self.advance(true).await {
+                Some(Event::Output { end, .. }) => self.delivered(end),
+                Some(event) if event.is_last() => return false,
+                _ => {}
+            }
+        }
+        true
+    }
+}
+
+impl Event {
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Exit(_) | Self::StartFailed(_) | Self::Dropped | Self::Lost)
+    }
+}
+
+fn encode(query: &AttachQuery) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    out.append_pair("attachment", &query.attachment);
+    if let Some(from) = query.from {
+        out.append_pair("from", &from.to_string());
+    }
+    out.append_pair("owner", if query.owner { "true" } else { "false" });
+    TerminalSize { cols: query.cols, rows: query.rows }.append_to(&mut out);
+    out.finish()
+}
