@@ -6,7 +6,7 @@
 # step, `fail COMMAND` names what ended it. Everything else goes to the log on standard error.
 #
 # Expects: WORK (a folder of its own), OUT (the ext4 file to write), SUITE, VARIANT, PACKAGES,
-# IMAGE_BYTES, MKFS_FEATURES, NODE_MAJOR, NPM_PACKAGES, CA_IN_IMAGE (yes or no), TMPFS (yes or no).
+# IMAGE_BYTES, MKFS_FEATURES, ROOT_FIELDS, NODE_MAJOR, NPM_PACKAGES, CA_IN_IMAGE (yes or no), TMPFS (yes or no).
 # In WORK: sources.list, apt.conf, overlay.tar, ca-bundle.pem, extra-ca/*.crt.
 set -Eeuo pipefail
 exec 3>&1 1>&2
@@ -191,5 +191,8 @@ step "write the file system"
 truncate -s "$IMAGE_BYTES" "$OUT"
 mkfs.ext4 -q -F -L sprite -b 4096 -I 256 -m 0 -O "$MKFS_FEATURES" \
   -E packed_meta_blocks=1,lazy_itable_init=0,lazy_journal_init=0 -J size=64 -d "$root" "$OUT"
+# Older versions of mkfs.ext4 copy everything but the attributes of the top folder.
+debugfs -w -f - "$OUT" <<<"$ROOT_FIELDS" >"$WORK/debugfs.log" 2>&1
+cat "$WORK/debugfs.log"
 step "flush it to the disk"
 sync "$OUT"

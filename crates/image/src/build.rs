@@ -27,8 +27,9 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 const TAIL_LINES: usize = 12;
 
 /// Programs that the build starts, and the packages that bring them.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("mmdebstrap", "mmdebstrap"),
+    ("debugfs", "e2fsprogs"),
     ("mkfs.ext4", "e2fsprogs"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
@@ -171,6 +172,7 @@ fn command(recipe: &Recipe, work: &Path, out: &Path) -> Result<Command, ImageErr
         .env("NPM_PACKAGES", packages::npm_packages(recipe.variant).join(" "))
         .env("IMAGE_BYTES", recipe.size.0.to_string())
         .env("MKFS_FEATURES", mkfs::FEATURES)
+        .env("ROOT_FIELDS", mkfs::ROOT_FIELDS)
         .env("NODE_MAJOR", NODE_MAJOR.to_string())
         .env("CA_IN_IMAGE", if recipe.certificates_in_image { "yes" } else { "no" })
         .env("TMPFS", if available >= needs { "yes" } else { "no" })

@@ -375,5 +375,18 @@ fn make_ext4(
         let what = format!("write the file system: `mkfs.ext4` ended with {status}: {last}");
         return Err(ImageError::Invalid { what });
     }
+    let commands = out.with_extension("debugfs");
+    fs::write(&commands, mkfs::ROOT_FIELDS).map_err(|e| ImageError::io(doing, e))?;
+    let output = Command::new(find_program("debugfs", "e2fsprogs")?)
+        .arg("-w")
+        .arg("-f")
+        .arg(&commands)
+        .arg(out)
+        .output()
+        .map_err(|source| ImageError::io("start `debugfs`", source))?;
+    if !output.status.success() {
+        let what = format!("write the file system: `debugfs` ended with {}", output.status);
+        return Err(ImageError::Invalid { what });
+    }
     file.sync_all().map_err(|e| ImageError::io("flush the image to the disk", e))
 }

@@ -28,3 +28,8 @@ pub(crate) const OPTIONS: [&str; 12] = [
     "-J",
     "size=64",
 ];
+
+/// Commands for `debugfs` that give the top folder owner and mode: `mkfs.ext4` before 1.47.1
+/// copies those of everything but that one.
+pub(crate) const ROOT_FIELDS: &str =
+    "set_inode_field / mode 040775\nset_inode_field / uid 0\nset_inode_field / gid 1001\n";

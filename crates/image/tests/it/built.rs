@@ -61,7 +61,7 @@ async fn the_minimal_image_is_what_the_contract_says() {
     // As root: what is where.
     let out = inside(
         &image.path,
-        r#"set -eu
+        r#"set -eux
         cat /.sprite/version.txt
         test -s /.sprite/llm.txt -a -s /.sprite/llm-dev.txt -a -s /.sprite/docs/services.md
         test "$(cat /.sprite/policy/network.json)" = '{"rules":[]}'
