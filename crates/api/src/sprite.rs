@@ -143,6 +143,83 @@ pub struct SpriteList {
     pub next_continuation_token: Option<String>,
 }
 
+/// One line of the watch form of `GET /v1/sprites`: a sprite that is or has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchLine {
+    /// Name.
+    pub name: String,
+    /// `cold`, `warm` or `running`; `destroyed` once it is gone.
+    pub status: String,
+    /// Version of the in-sprite runtime, while it runs.
+    pub running_version: Option<String>,
+    /// RFC 3339.
+    pub last_running_at: Option<String>,
+    /// RFC 3339.
+    pub last_warming_at: Option<String>,
+    /// RFC 3339; when the line was written.
+    pub timestamp: String,
+    /// Counts after the change.
+    pub org: OrgCounts,
+}
+
+/// Line of a watch when nothing else was written for a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Always `heartbeat`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// RFC 3339.
+    pub timestamp: String,
+    /// Counts now.
+    pub org: OrgCounts,
+}
+
+/// Answer of `POST …/upgrade`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// Name.
+    pub name: String,
+    /// Always `upgraded`.
+    pub status: String,
+}
+
+/// Answer of `GET /v1/organization`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrganizationAnswer {
+    /// The token's org.
+    pub organization: Organization,
+}
+
+/// An org as its members see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Organization {
+    /// Name.
+    pub slug: String,
+    /// Always true.
+    pub sprites_enabled: bool,
+    /// Names of the sprites that run.
+    pub active_sprites: Vec<String>,
+    /// How many sprites there may be.
+    pub max_sprites: i64,
+    /// How many may run at once.
+    pub active_sprite_limit: i64,
+}
+
+/// Body of `POST /v1/organizations/{org}/tokens`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateToken {
+    /// What the token is for.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// Answer of `POST /v1/organizations/{org}/tokens`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedToken {
+    /// The whole token; shown once.
+    pub token: String,
+}
+
 /// Answer of `GET …/check`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {

@@ -114,6 +114,12 @@ impl Failure {
         self
     }
 
+    pub(crate) fn limited(mut self, limit: u64, current: u64) -> Self {
+        self.body.limit = i64::try_from(limit).ok();
+        self.body.current_count = i64::try_from(current).ok();
+        self
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use adapter::Timeouts;
-pub use service::FullQuery;
+pub(crate) use service::FullQuery;
 
 use adapter::HeadAdapter;
 use signal::Signal;

@@ -28,12 +28,12 @@ const SPRITE_VERSION: HeaderName = HeaderName::from_static("sprite-version");
 /// The request's query, however long. Handlers take it from here alone: the URI's own may be
 /// a mark of ours.
 #[derive(Clone, Debug, Default)]
-pub struct FullQuery(Arc<Query>);
+pub(crate) struct FullQuery(Arc<Query>);
 
 impl FullQuery {
     /// Decodes a query string.
     #[must_use]
-    pub fn parse(raw: &str) -> Self {
+    pub(crate) fn parse(raw: &str) -> Self {
         Self(Arc::new(Query::parse(raw)))
     }
 }

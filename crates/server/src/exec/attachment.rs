@@ -201,21 +201,6 @@ impl Attachment {
 
     /// Makes some progress, which may be an event.
     async fn advance(&mut self, may_read: bool) -> Option<Event> {
-        let gone = match &self.phase {
-            Phase::Starting(_) | Phase::Over => return self.step(may_read).await,
-            Phase::Connecting { session, .. } | Phase::Following { session, .. } => {
-                session.machine.gone.clone()
-            }
-        };
-        tokio::select! {
-            biased;
-            // What the guest has already sent comes first.
-            event = self.step(may_read) => event,
-            () = gone.cancelled() => Some(Event::Lost),
-        }
-    }
-
-    async fn step(&mut self, may_read: bool) -> Option<Event> {
         match &mut self.phase {
             Phase::Over => std::future::pending().await,
             Phase::Starting(starting) => {

@@ -13,7 +13,6 @@ use sprite_api::ApiError;
 use sprite_api::session::ExecRequest;
 use sprite_link::guest::{SessionCreate, SessionCreated};
 use sprite_linkmux::{HostLink, LinkError};
-use tokio_util::sync::CancellationToken;
 
 use crate::answer::Failure;
 
@@ -23,30 +22,35 @@ const ANSWER_MAX: usize = 4 * 1024 * 1024;
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A running machine.
+/// A running machine. Its link is closed for good when the machine is gone.
 #[derive(Clone)]
 pub(crate) struct Machine {
     pub(crate) link: HostLink,
-    /// Cancelled when the machine is given up.
-    pub(crate) gone: CancellationToken,
 }
 
 impl Machine {
     /// Starts a command. Safe against a breaking link: the guest knows a repeated request.
+    ///
+    /// [`LinkError::Closed`] means that the command was certainly not started.
     pub(crate) async fn create_session(
         &self,
         create: &SessionCreate,
     ) -> Result<SessionCreated, CallError> {
         let deadline = tokio::time::Instant::now() + RETRY_FOR;
+        let mut broken = None;
         loop {
             match self.post_json("/v1/sessions", create).await {
-                Err(CallError::Link(LinkError::Down | LinkError::Broken(_)))
-                    if tokio::time::Instant::now() < deadline && !self.gone.is_cancelled() =>
-                {
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                Err(CallError::Link(error @ LinkError::Broken(_))) => broken = Some(error),
+                Err(CallError::Link(LinkError::Down)) => {}
+                Err(CallError::Link(LinkError::Closed)) => {
+                    return Err(CallError::Link(broken.unwrap_or(LinkError::Closed)));
                 }
                 answer => return answer,
             }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(CallError::Link(broken.unwrap_or(LinkError::Down)));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 

@@ -1,0 +1,39 @@
+//! JSON bodies of requests: small, and read whatever their `Content-Type`.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::answer::Failure;
+
+/// Longest JSON body, in bytes.
+const JSON_MAX: usize = 1024 * 1024;
+
+/// Reads a small body.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
+    match Limited::new(body, JSON_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(JSON_MAX)),
+        Err(_) => Err(Failure::invalid("the body ended early")),
+    }
+}
+
+/// Reads a JSON body.
+pub(crate) async fn json<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+    let bytes = read(body).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
+}
+
+/// Reads a JSON body that may be empty.
+pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
+    body: Body,
+) -> Result<T, Failure> {
+    let bytes = read(body).await?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
+}
