@@ -27,17 +27,20 @@ const RELINK_WAIT: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
+/// What [`Dial::dial`] returns.
+pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + 'a>>;
+
 /// Makes new byte streams to one guest.
 pub trait Dial: Send + Sync + 'static {
     /// Opens a byte stream, or says why not.
-    fn dial(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + '_>>;
+    fn dial(&self) -> Dialing<'_>;
 }
 
 /// Dials a unix socket.
 pub struct Unix(pub PathBuf);
 
 impl Dial for Unix {
-    fn dial(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + '_>> {
+    fn dial(&self) -> Dialing<'_> {
         Box::pin(async { Ok(Box::new(UnixStream::connect(&self.0).await?) as Box<dyn Io>) })
     }
 }

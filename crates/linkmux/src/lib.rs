@@ -19,7 +19,7 @@ mod host;
 mod mux;
 
 pub use guest::{GuestIdentity, GuestLink};
-pub use host::{Dial, HostIdentity, HostLink, LinkError, LinkState, Unix, Upgraded};
+pub use host::{Dial, Dialing, HostIdentity, HostLink, LinkError, LinkState, Unix, Upgraded};
 pub use mux::MuxStream;
 
 use std::time::Duration;

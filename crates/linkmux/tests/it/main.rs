@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::service::TowerToHyperService;
 use sprite_linkmux::{
-    Dial, GuestIdentity, GuestLink, HostIdentity, HostLink, Io, LinkError, LinkState, Unix,
+    Dial, Dialing, GuestIdentity, GuestLink, HostIdentity, HostLink, Io, LinkError, LinkState, Unix,
 };
 use sprite_types::{BootId, MachineId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -173,7 +173,7 @@ impl Cuttable {
 }
 
 impl Dial for Cuttable {
-    fn dial(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + '_>> {
+    fn dial(&self) -> Dialing<'_> {
         Box::pin(async {
             let stream = UnixStream::connect(&self.path).await?;
             let flag = Arc::new(CutFlag::default());

@@ -1,0 +1,86 @@
+//! Machines without isolation: the agent runs in this process, commands as plain processes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sprite_guestd::{Guest, GuestSettings, router};
+use sprite_linkmux::{Dial, Dialing, GuestIdentity, GuestLink, HostIdentity, HostLink, Io};
+use sprite_types::BootId;
+use tokio::sync::watch;
+
+use crate::error::BootError;
+use crate::machine::{Inner, Kind, Machine, MachineSpec};
+
+/// The fake substrate. Each machine has a folder of its own as home; that is all it has.
+#[derive(Clone, Debug)]
+pub struct Fake {
+    homes: PathBuf,
+}
+
+/// What a fake machine is made of.
+pub(crate) struct FakeParts {
+    guest: Guest,
+    ended: watch::Sender<Option<String>>,
+    home: PathBuf,
+}
+
+impl Fake {
+    /// Makes a substrate whose machines have their homes below `homes`.
+    #[must_use]
+    pub fn new(homes: impl Into<PathBuf>) -> Self {
+        Self { homes: homes.into() }
+    }
+
+    pub(crate) async fn boot(&self, spec: MachineSpec) -> Result<Machine, BootError> {
+        let home = self.homes.join(spec.owner.sprite_id.as_str());
+        std::fs::create_dir_all(&home)
+            .map_err(|source| BootError::Io { path: home.clone(), source })?;
+        let boot_id = BootId::generate();
+        let settings = GuestSettings::plain(
+            spec.machine_id.clone(),
+            boot_id.clone(),
+            spec.identity,
+            home.clone(),
+        );
+        let guest = Guest::new(settings);
+        // Nobody else can reach an in-memory link; the secret is only part of the protocol.
+        let secret = "0".repeat(64);
+        let identity =
+            GuestIdentity { machine_id: spec.machine_id.clone(), boot_id, secret: secret.clone() };
+        let dial = InMemory { link: GuestLink::new(identity), guest: guest.clone() };
+        let identity = HostIdentity { machine_id: spec.machine_id.clone(), secret };
+        let link = HostLink::connect(identity, dial);
+        let (ended_out, ended) = watch::channel(None);
+        let parts = FakeParts { guest, ended: ended_out, home };
+        let (id, owner, kind) = (spec.machine_id, spec.owner, Kind::Fake(parts));
+        Ok(Machine(Arc::new(Inner { id, owner, link, ended, kind })))
+    }
+
+    pub(crate) async fn stop(&self, machine: &Machine) {
+        let Kind::Fake(parts) = &machine.0.kind else { return };
+        machine.0.link.close();
+        parts.guest.shut_down().await;
+        parts.ended.send_replace(Some("stopped".to_owned()));
+        if !self.homes.exists() {
+            let _ = std::fs::remove_dir_all(&parts.home);
+        }
+    }
+}
+
+/// Dials an agent in this process.
+struct InMemory {
+    link: GuestLink,
+    guest: Guest,
+}
+
+impl Dial for InMemory {
+    fn dial(&self) -> Dialing<'_> {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (link, guest) = (self.link.clone(), self.guest.clone());
+        tokio::spawn(async move {
+            let service = hyper_util::service::TowerToHyperService::new(router(guest));
+            let _ = link.serve_io(theirs, service).await;
+        });
+        Box::pin(async { Ok(Box::new(ours) as Box<dyn Io>) })
+    }
+}
