@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sprite_exec::{Defaults, PlainSpawner, Sessions, Settings, Spawner};
+use sprite_files::{Files, Runner};
 use sprite_link::boot::Identity;
 use sprite_types::{BootId, Clock, MachineId, SystemClock};
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ pub struct GuestSettings {
     pub spawner: Spawner,
     /// The default environment of commands.
     pub defaults: Defaults,
+    /// Where file calls are carried out.
+    pub files: Files,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -48,7 +51,9 @@ impl GuestSettings {
             ..Defaults::default()
         };
         let spawner = Spawner::Plain(PlainSpawner { home: Some(home) });
-        Self { machine_id, boot_id, identity, spawner, defaults, clock: Arc::new(SystemClock) }
+        let files = Files::new(Runner::Plain);
+        let clock = Arc::new(SystemClock);
+        Self { machine_id, boot_id, identity, spawner, defaults, files, clock }
     }
 }
 
@@ -57,6 +62,7 @@ struct Inner {
     boot_id: BootId,
     identity: Mutex<Identity>,
     sessions: Sessions,
+    files: Files,
     clock: Arc<dyn Clock>,
     down: watch::Sender<bool>,
 }
@@ -80,6 +86,7 @@ impl Guest {
             boot_id: settings.boot_id,
             identity: Mutex::new(Identity::default()),
             sessions,
+            files: settings.files,
             clock: settings.clock,
             down: watch::channel(false).0,
         }));
@@ -103,6 +110,12 @@ impl Guest {
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
         &self.0.sessions
+    }
+
+    /// Returns what carries out file calls.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.0.files
     }
 
     /// Returns the clock.

@@ -3,13 +3,13 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use http::StatusCode;
 use sprite_types::ErrorKind;
 
 use crate::answer::Failure;
 use crate::guest::Guest;
-use crate::routes::{machine, sessions};
+use crate::routes::{files, machine, sessions};
 
 /// Returns the routes of the host's side of the agent.
 #[must_use]
@@ -22,6 +22,14 @@ pub fn router(guest: Guest) -> Router {
         .route("/v1/sessions/{id}", get(sessions::get))
         .route("/v1/sessions/{id}/stream", get(sessions::stream))
         .route("/v1/sessions/{id}/kill", post(sessions::kill))
+        .route("/v1/fs/read", get(files::read))
+        .route("/v1/fs/write", put(files::write))
+        .route("/v1/fs/list", get(files::list))
+        .route("/v1/fs/delete", delete(files::delete))
+        .route("/v1/fs/rename", post(files::rename))
+        .route("/v1/fs/copy", post(files::copy))
+        .route("/v1/fs/chmod", post(files::chmod))
+        .route("/v1/fs/chown", post(files::chown))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(guest)
