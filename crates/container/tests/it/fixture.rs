@@ -1,0 +1,317 @@
+//! A root file system, a machine's control groups, and a launcher, all of which go away.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use sprite_container::cgroup::{Hierarchies, Limits, MachineCgroup};
+use sprite_container::{
+    Container, ContainerSpec, HelperFn, Launcher, Process, RootDisk, SpawnError, SpawnSpec,
+    StartError, Stdio, Tool, User,
+};
+use sprite_types::{ByteSize, MachineId};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// First id of the tests' containers.
+pub const ID_BASE: u32 = 1_900_000_000 - 1_900_000_000 % 65_536;
+
+/// Whether this host can run containers; says why not.
+pub fn can_run() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: needs root");
+    }
+    let busybox = Path::new("/bin/busybox").exists();
+    if root && !busybox {
+        println!("skipped: needs /bin/busybox, statically linked (apt-get install busybox-static)");
+    }
+    root && busybox
+}
+
+/// What every test may change before the start.
+pub struct Setup {
+    pub limits: Limits,
+    pub helpers: Vec<(&'static str, HelperFn)>,
+    pub allow_netfilter: bool,
+    pub tools: Vec<Tool>,
+    /// Changes the root file system before the image is made.
+    pub prepare: fn(&Path),
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let limits = Limits {
+            memory: Some(ByteSize::mib(256)),
+            cpus: Some(1.0),
+            pids: Some(200),
+            strict: true,
+        };
+        Self {
+            limits,
+            helpers: Vec::new(),
+            allow_netfilter: false,
+            tools: Vec::new(),
+            prepare: |_| {},
+        }
+    }
+}
+
+/// A machine under test. Everything it made is gone when it is dropped, also after a panic.
+pub struct Machine {
+    pub runtime: Runtime,
+    pub launcher: Option<Launcher>,
+    pub container: Option<Container>,
+    pub cgroup: MachineCgroup,
+    launcher_pid: i32,
+    _loop: Loop,
+    work: TempDir,
+}
+
+impl Machine {
+    pub fn start(setup: Setup) -> Self {
+        Self::try_start(setup).unwrap_or_else(|error| panic!("start: {error}"))
+    }
+
+    pub fn try_start(setup: Setup) -> Result<Self, StartError> {
+        let work = tempfile::tempdir().unwrap();
+        let image = work.path().join("disk.ext4");
+        make_image(&image, setup.prepare);
+        let device = Loop::attach(&image);
+        // Attached; nothing of it need stay when the test is killed.
+        fs::remove_file(&image).unwrap();
+        let stage = work.path().join("work");
+        fs::create_dir(&stage).unwrap();
+        let hierarchies = Hierarchies::detect().unwrap();
+        let cgroup = hierarchies.create(&MachineId::generate(), &setup.limits).unwrap();
+        let launcher = Launcher::fork(&setup.helpers).unwrap();
+        let launcher_pid = launcher.pid();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let spec = ContainerSpec {
+            root: RootDisk::Device(device.path.clone()),
+            work_dir: stage,
+            id_base: ID_BASE,
+            cgroup_dirs: cgroup.dirs(),
+            cgroup2_dir: cgroup.cgroup2_dir(),
+            hostname: "sprite".into(),
+            tools: setup.tools,
+            allow_netfilter: setup.allow_netfilter,
+        };
+        let mut machine = Self {
+            runtime,
+            launcher: Some(launcher),
+            container: None,
+            cgroup,
+            launcher_pid,
+            _loop: device,
+            work,
+        };
+        machine.container = Some(machine.runtime.block_on(machine.launcher().start(spec))?);
+        Ok(machine)
+    }
+
+    pub fn launcher(&self) -> &Launcher {
+        self.launcher.as_ref().unwrap()
+    }
+
+    /// Directory that holds the machine's work directory.
+    pub fn work(&self) -> &Path {
+        self.work.path()
+    }
+
+    pub fn spawn(&self, spec: SpawnSpec) -> Result<Process, SpawnError> {
+        self.runtime.block_on(self.launcher().spawn(spec))
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, spec: SpawnSpec) -> Result<Output, SpawnError> {
+        let process = self.spawn(spec)?;
+        Ok(self.finish(process))
+    }
+
+    /// Runs a shell script as the given user.
+    pub fn shell(&self, user: User, script: &str) -> Output {
+        self.run(command(user, &["/bin/sh", "-c", script])).unwrap()
+    }
+
+    /// Collects a process's output and exit code.
+    pub fn finish(&self, process: Process) -> Output {
+        let stderr = process.stderr.map(|fd| std::thread::spawn(move || read_all(fd)));
+        drop(process.stdin);
+        let stdout = std::thread::spawn(move || read_all(process.stdout));
+        let code = self
+            .runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(60), process.exit).await });
+        let code = code.expect("the command ends").expect("the launcher lives");
+        let stdout = stdout.join().unwrap();
+        let stderr = stderr.map(|reader| reader.join().unwrap()).unwrap_or_default();
+        Output { code, stdout, stderr }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        drop(self.launcher.take());
+        // The driver task notices, the launcher ends, and its init is killed with it.
+        let pid = self.launcher_pid;
+        let gone = || {
+            let _ = rustix::process::waitpid(
+                rustix::process::Pid::from_raw(pid),
+                rustix::process::WaitOptions::NOHANG,
+            );
+            !Path::new(&format!("/proc/{pid}")).exists()
+        };
+        self.runtime.block_on(async {
+            for _ in 0..1000 {
+                if gone() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let _ = self.cgroup.kill_all();
+        wait_for("the machine's processes to end", || self.cgroup.is_empty());
+        self.cgroup.remove().unwrap();
+    }
+}
+
+/// What a command left.
+#[derive(Debug)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout.trim_end().to_owned()
+    }
+}
+
+/// A command with pipes, in a leaf of its own.
+pub fn command(user: User, argv: &[&str]) -> SpawnSpec {
+    SpawnSpec {
+        argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+        path: None,
+        env: vec![("PATH".into(), "/bin:/usr/bin".into())],
+        dir: None,
+        user,
+        stdio: Stdio::Pipes { stdin: false },
+        leaf: "s-1".into(),
+    }
+}
+
+/// Reads a descriptor that does not block to its end. A terminal ends with an error.
+pub fn read_all(fd: OwnedFd) -> String {
+    let flags = rustix::fs::fcntl_getfl(&fd).unwrap();
+    rustix::fs::fcntl_setfl(&fd, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
+    let mut bytes = Vec::new();
+    let _ = fs::File::from(fd).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A loop device; detached when dropped. Once mounted it goes with its last user.
+struct Loop {
+    path: PathBuf,
+}
+
+impl Loop {
+    fn attach(image: &Path) -> Self {
+        let output =
+            Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self { path: String::from_utf8(output.stdout).unwrap().trim().into() }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
+    }
+}
+
+/// The statically linked attack program.
+pub fn attack_program() -> &'static Path {
+    static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = PROGRAM.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("attack");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/attack.c");
+        let status = Command::new("cc")
+            .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
+            .arg(&path)
+            .arg(source)
+            .status()
+            .unwrap();
+        assert!(status.success(), "compile the attack program");
+        (directory, path)
+    });
+    path
+}
+
+/// Makes a small ext4 image: busybox, users, a planted device node and a planted set-user-id
+/// program.
+fn make_image(image: &Path, prepare: fn(&Path)) {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    for name in ["bin", "etc", "proc", "sys", "dev", "run", "tmp", "root", "home/sprite", "mnt"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    std::os::unix::fs::chown(root.join("home/sprite"), Some(1001), Some(1001)).unwrap();
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    fs::copy(attack_program(), root.join("bin/attack")).unwrap();
+    fs::copy(attack_program(), root.join("bin/planted-suid")).unwrap();
+    let mode = fs::Permissions::from_mode(0o4755);
+    fs::set_permissions(root.join("bin/planted-suid"), mode).unwrap();
+    // 1:5 is the zero device: harmless, and readable if the node works.
+    for (path, major, minor) in [("planted-zero", 1, 5), ("dev/planted-zero", 1, 5)] {
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            root.join(path),
+            rustix::fs::FileType::CharacterDevice,
+            rustix::fs::Mode::from_raw_mode(0o666),
+            rustix::fs::makedev(major, minor),
+        )
+        .unwrap();
+    }
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nsprite:x:1001:1001::/home/sprite:/bin/sh\n";
+    fs::write(root.join("etc/passwd"), passwd).unwrap();
+    let group = "root:x:0:\ntty:x:5:\nsudo:x:27:sprite\nusers:x:100:sprite\nsprite:x:1001:\n";
+    fs::write(root.join("etc/group"), group).unwrap();
+    prepare(root);
+    let status = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-E", "root_owner=0:0", "-d"])
+        .arg(root)
+        .arg(image)
+        .arg("48m")
+        .status()
+        .unwrap();
+    assert!(status.success(), "make the image");
+}
+
+const APPLETS: &[&str] = &[
+    "sh", "ls", "cat", "echo", "id", "env", "pwd", "sleep", "true", "false", "mount", "umount",
+    "mkdir", "rm", "ln", "mknod", "od", "head", "grep", "hostname", "tty", "stty", "ps", "kill",
+    "unshare", "readlink", "stat", "chmod", "dd", "yes", "touch", "cut", "ip", "ping", "nc",
+    "setsid", "seq", "wc", "tr", "find", "test", "printf", "cp", "su", "uname", "date", "rmdir",
+];
