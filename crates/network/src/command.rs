@@ -21,6 +21,8 @@ pub(crate) enum Tool {
     Nft,
     Ip,
     Iptables,
+    Networkctl,
+    Nmcli,
 }
 
 impl Tool {
@@ -29,6 +31,8 @@ impl Tool {
             Self::Nft => "nft",
             Self::Ip => "ip",
             Self::Iptables => "iptables",
+            Self::Networkctl => "networkctl",
+            Self::Nmcli => "nmcli",
         }
     }
 
@@ -37,6 +41,8 @@ impl Tool {
             Self::Nft => "nftables",
             Self::Ip => "iproute2",
             Self::Iptables => "iptables",
+            Self::Networkctl => "systemd",
+            Self::Nmcli => "network-manager",
         }
     }
 

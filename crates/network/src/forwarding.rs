@@ -57,11 +57,11 @@ pub(crate) async fn ensure(routes: &[Route]) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Restores what was before, unless another `sprited` still needs it.
-pub(crate) async fn restore() -> Result<(), NetworkError> {
+/// Restores what was before, unless another `sprited` still needs it; says whether it did.
+pub(crate) async fn restore() -> Result<bool, NetworkError> {
     let tables = command::run(Tool::Nft, &["list", "tables"], "", "list tables").await?;
     if others(&tables) {
-        return Ok(());
+        return Ok(false);
     }
     let guarded = guarded().await?;
     if kernel::is_forwarding("all")? == Some(false) {
@@ -69,7 +69,8 @@ pub(crate) async fn restore() -> Result<(), NetworkError> {
             kernel::set_forwarding(uplink, false)?;
         }
     }
-    nft(&rules::remove(UPLINKS_TABLE), "remove the guard").await
+    nft(&rules::remove(UPLINKS_TABLE), "remove the guard").await?;
+    Ok(true)
 }
 
 /// Says whether a table of some `sprited` is among the listed ones.

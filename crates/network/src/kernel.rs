@@ -96,14 +96,23 @@ struct IpLink {
 
 /// Returns the MTU, in bytes, of the way to the outside.
 pub(crate) async fn outside_mtu(routes: &[Route]) -> Result<u32, NetworkError> {
-    let text = command::run(Tool::Ip, &["-j", "link", "show"], "", "list interfaces").await?;
-    let links: Vec<IpLink> = serde_json::from_str(&text).unwrap_or_default();
+    let links = links().await?;
     let defaults = routes.iter().filter(|route| route.network.prefix_len() == 0);
     let mtus = defaults.filter_map(|route| {
         let link = links.iter().find(|link| link.ifname == route.interface)?;
         Some(link.mtu.clamp(MTU_MIN, MTU_MAX))
     });
     Ok(mtus.min().unwrap_or(MTU_DEFAULT))
+}
+
+/// Says whether an interface begins with `prefix`.
+pub(crate) async fn has_interfaces(prefix: &str) -> Result<bool, NetworkError> {
+    Ok(links().await?.iter().any(|link| link.ifname.starts_with(prefix)))
+}
+
+async fn links() -> Result<Vec<IpLink>, NetworkError> {
+    let text = command::run(Tool::Ip, &["-j", "link", "show"], "", "list interfaces").await?;
+    Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
 /// Returns the switch that makes the kernel pass on what comes in through `interface`

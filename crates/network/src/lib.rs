@@ -23,9 +23,11 @@ mod error;
 mod forwarding;
 mod kernel;
 mod leases;
+mod locks;
 mod network;
 mod rules;
 mod settings;
+mod unmanaged;
 
 pub use cidr::{Cidr, CidrError};
 pub use error::NetworkError;

@@ -1,6 +1,5 @@
 //! The handle: prepares the host and gives machines their place in it.
 
-use std::fs::{self, File, TryLockError};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,8 +15,9 @@ use crate::command::{self, Tool, nft};
 use crate::dns::{self, Admitted, Resolver, Upstreams};
 use crate::error::NetworkError;
 use crate::leases::Leases;
+use crate::locks::{self, TableLock};
 use crate::settings::NetworkSettings;
-use crate::{docker, forwarding, kernel, rules};
+use crate::{docker, forwarding, kernel, rules, unmanaged};
 
 /// How often the host is looked at: an uplink may have appeared, or somebody flushed the rules.
 const RECONCILE_EVERY: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ struct Inner {
     /// under way.
     changing: tokio::sync::Mutex<()>,
     tasks: Mutex<JoinSet<()>>,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<TableLock>>,
 }
 
 impl Network {
@@ -59,7 +59,7 @@ impl Network {
     }
 
     /// Finds a free instance of the settings (see [`NetworkSettings::instance`]) and claims it,
-    /// for a `sprited` that lives beside others.
+    /// for a `sprited` that lives beside others. Skips ranges that the host routes elsewhere.
     ///
     /// # Errors
     /// - [`NetworkError::Exhausted`]: there are 256 already.
@@ -82,9 +82,9 @@ impl Network {
                 Err(NetworkError::InUse { .. }) => continue,
                 Err(error) => return Err(error),
             }
-            // Fails if it is there: left by somebody whose machines may still run.
-            let create = format!("create table inet {}\n", network.0.settings.table);
-            if nft(&create, "claim a firewall table").await.is_ok() {
+            // What a killed one left is taken over, unless its machines still run.
+            if !kernel::has_interfaces(&network.0.settings.interface_prefix).await? {
+                nft(&rules::remove(&network.0.settings.table), "claim a firewall table").await?;
                 return Ok(network);
             }
         }
@@ -108,6 +108,7 @@ impl Network {
         self.claim()?;
         {
             let _changing = self.0.changing.lock().await;
+            let _shared = locks::shared(&self.0.settings.runtime_dir).await?;
             let routes = kernel::routes().await?;
             self.0.mtu.store(kernel::outside_mtu(&routes).await?, Ordering::Relaxed);
             let hosts = kernel::routed_hosts(&routes, self.0.settings.range);
@@ -115,6 +116,7 @@ impl Network {
             nft(&rules::table(&self.0.settings), "set up the firewall").await?;
             forwarding::ensure(&routes).await?;
             docker::ensure(&self.0.settings.interface_prefix).await?;
+            unmanaged::ensure(&self.0.settings.runtime_dir).await;
         }
         self.start_tasks()
     }
@@ -239,9 +241,12 @@ impl Network {
     pub async fn teardown(&self) -> Result<(), NetworkError> {
         self.stop_tasks().await;
         let _changing = self.0.changing.lock().await;
+        let _shared = locks::shared(&self.0.settings.runtime_dir).await?;
         docker::remove(&self.0.settings.interface_prefix).await;
         nft(&rules::remove(&self.0.settings.table), "remove the firewall").await?;
-        forwarding::restore().await?;
+        if forwarding::restore().await? {
+            unmanaged::remove(&self.0.settings.runtime_dir).await;
+        }
         *self.0.lock_of(&self.0.lock) = None;
         Ok(())
     }
@@ -252,18 +257,8 @@ impl Network {
         if held.is_some() {
             return Ok(());
         }
-        let dir = &self.0.settings.run_dir;
-        let path = dir.join(format!("{}.lock", self.0.settings.table));
-        let failed = |source| NetworkError::File { what: "lock", path: path.clone(), source };
-        fs::create_dir_all(dir).map_err(failed)?;
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => *held = Some(file),
-            Err(TryLockError::WouldBlock) => return Err(NetworkError::InUse { lock: path }),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
+        let settings = &self.0.settings;
+        *held = Some(TableLock::take(&settings.runtime_dir, &settings.table)?);
         Ok(())
     }
 
@@ -322,6 +317,7 @@ impl Inner {
 
     async fn reconcile(&self) -> Result<(), NetworkError> {
         let _changing = self.changing.lock().await;
+        let _shared = locks::shared(&self.settings.runtime_dir).await?;
         let routes = kernel::routes().await?;
         self.mtu.store(kernel::outside_mtu(&routes).await?, Ordering::Relaxed);
         if forwarding::elements(&self.settings.table, "sources").await?.is_none() {
@@ -333,7 +329,16 @@ impl Inner {
             nft(&text, "put the firewall back").await?;
         }
         forwarding::ensure(&routes).await?;
-        docker::ensure(&self.settings.interface_prefix).await
+        // A service that applies sysctl.d to new interfaces may have been later than the agent.
+        for (interface, _) in self.pairs() {
+            if kernel::is_forwarding(&interface)? == Some(false) {
+                warn!(interface, "somebody turned forwarding off: turning it on again");
+                kernel::set_forwarding(&interface, true)?;
+            }
+        }
+        docker::ensure(&self.settings.interface_prefix).await?;
+        unmanaged::ensure(&self.settings.runtime_dir).await;
+        Ok(())
     }
 }
 

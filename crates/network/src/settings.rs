@@ -10,6 +10,8 @@ use crate::error::NetworkError;
 pub(crate) const FAMILY: &str = "spr";
 /// Table shared by every `sprited` of a host; see `forwarding`.
 pub(crate) const UPLINKS_TABLE: &str = "sprites_uplinks";
+/// See [`NetworkSettings::runtime_dir`].
+pub(crate) const RUNTIME_DIR: &str = "/run";
 /// What an interface name leaves for the prefix: 15 characters less a machine's 10.
 const PREFIX_MAX: usize = 5;
 
@@ -34,8 +36,8 @@ pub struct NetworkSettings {
     /// Connections that one sprite may have open to the outside; 0: as many as it likes. Keeps
     /// one sprite from filling the table of connections that all share.
     pub connections_max: u32,
-    /// Folder of lock files.
-    pub run_dir: PathBuf,
+    /// Where files live that a reboot removes: our locks, and notes to other programs.
+    pub runtime_dir: PathBuf,
 }
 
 impl Default for NetworkSettings {
@@ -49,7 +51,7 @@ impl Default for NetworkSettings {
             allow_private: Vec::new(),
             dns: true,
             connections_max: 16_384,
-            run_dir: PathBuf::from("/run/sprites"),
+            runtime_dir: PathBuf::from(RUNTIME_DIR),
         }
     }
 }

@@ -177,7 +177,7 @@ impl World {
     pub(crate) fn settings(&self) -> NetworkSettings {
         NetworkSettings {
             resolv_conf: self.run_dir.path().join("resolv.conf"),
-            run_dir: self.run_dir.path().to_owned(),
+            runtime_dir: self.run_dir.path().to_owned(),
             ..NetworkSettings::default()
         }
     }
