@@ -95,6 +95,8 @@ pub enum Event {
     PortOpened(u16),
     /// It no longer does.
     PortClosed(u16),
+    /// A sign of life without content.
+    Alive,
 }
 
 /// An open session.
@@ -246,18 +248,16 @@ impl SessionOutput {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Option<Event>, Error> {
-        while !self.ended {
-            let event = match self.stream.next().await {
-                Some(Ok(message)) => self.read(message)?,
-                Some(Err(error)) => return Err(Error::transport(&self.what, error)),
-                None => return Err(self.closed(None)),
-            };
-            if let Some(event) = event {
-                self.ended = matches!(event, Event::Exit(_));
-                return Ok(Some(event));
-            }
+        if self.ended {
+            return Ok(None);
         }
-        Ok(None)
+        let event = match self.stream.next().await {
+            Some(Ok(message)) => self.read(message)?.unwrap_or(Event::Alive),
+            Some(Err(error)) => return Err(Error::transport(&self.what, error)),
+            None => return Err(self.closed(None)),
+        };
+        self.ended = matches!(event, Event::Exit(_));
+        Ok(Some(event))
     }
 
     /// Waits for the description that begins every socket.

@@ -9,69 +9,20 @@ use futures::{Stream, StreamExt};
 use http::{Method, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sprite_api::fs::{Entry, Listing, Written};
 
 use crate::client::Call;
 use crate::target::Target;
 use crate::{Error, SpriteClient};
 
-/// One entry of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Base name.
-    pub name: String,
-    /// Absolute path.
-    pub path: String,
-    /// `file`, `directory` or `symlink`.
-    #[serde(rename = "type", default)]
-    pub kind: String,
-    /// In bytes.
-    #[serde(default)]
-    pub size: u64,
-    /// 4 octal digits.
-    #[serde(default)]
-    pub mode: String,
-    /// RFC 3339.
-    #[serde(rename = "modTime", default)]
-    pub modified: Option<String>,
-    /// False for links to files.
-    #[serde(rename = "isDir", default)]
-    pub is_dir: bool,
-}
-
-/// Answer of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
-    /// The requested path, absolute.
-    pub path: String,
-    /// A directory's children; a file's own entry.
-    #[serde(default)]
-    pub entries: Vec<Entry>,
-}
-
-impl Listing {
-    /// Returns the entry of the requested path itself, which only files have.
-    #[must_use]
-    pub fn as_file(&self) -> Option<&Entry> {
-        match self.entries.as_slice() {
-            [entry] if entry.path == self.path => Some(entry),
-            _ => None,
-        }
+/// Returns the entry of the listed path itself, which only files have.
+#[must_use]
+pub fn own_entry(listing: &Listing) -> Option<&Entry> {
+    match listing.entries.as_slice() {
+        [entry] if entry.path == listing.path => Some(entry),
+        _ => None,
     }
-}
-
-/// Answer of a write.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
-    /// Absolute path.
-    pub path: String,
-    /// In bytes.
-    #[serde(default)]
-    pub size: u64,
-    /// 4 octal digits.
-    #[serde(default)]
-    pub mode: String,
 }
 
 /// How to call: where relative paths begin, and as whom.
@@ -301,14 +252,23 @@ mod tests {
 
     #[test]
     fn only_a_file_has_an_entry_of_its_own() {
-        let listing = |text: &str| serde_json::from_str::<Listing>(text).unwrap();
-        let file = listing(
-            r#"{"path":"/a/b","count":1,"entries":[{"name":"b","path":"/a/b","type":"file",
-            "size":3,"mode":"0644","modTime":"2026-01-13T10:30:00Z","isDir":false}]}"#,
-        );
-        assert_eq!(file.as_file().map(|entry| entry.size), Some(3));
-        let dir = listing(r#"{"path":"/a","entries":[{"name":"b","path":"/a/b"}]}"#);
-        assert_eq!(dir.as_file(), None);
-        assert_eq!(listing(r#"{"path":"/a"}"#).as_file(), None);
+        let entry = Entry {
+            name: "b".into(),
+            path: "/a/b".into(),
+            kind: "file".into(),
+            size: 3,
+            mode: "0644".into(),
+            mod_time: "2026-01-13T10:30:00Z".into(),
+            is_dir: false,
+        };
+        let listing = |path: &str, entries: Vec<Entry>| Listing {
+            path: path.into(),
+            count: entries.len(),
+            entries,
+        };
+        let file = listing("/a/b", vec![entry.clone()]);
+        assert_eq!(own_entry(&file).map(|entry| entry.size), Some(3));
+        assert_eq!(own_entry(&listing("/a", vec![entry])), None);
+        assert_eq!(own_entry(&listing("/a", vec![])), None);
     }
 }
