@@ -67,7 +67,7 @@ impl Actor {
         let phase = if machine.is_some() { Phase::Running } else { Phase::Cold };
         let snapshot = Snapshot { phase, reason: None, machine: machine.clone() };
         let (state_out, state) = watch::channel(snapshot);
-        let span = tracing::info_span!("sprite", sprite_id = %record.id);
+        let span = tracing::info_span!(parent: None, "sprite", sprite_id = %record.id);
         let record = Arc::new(Mutex::new(record));
         let task = Task {
             shared,
