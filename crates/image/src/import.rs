@@ -78,10 +78,13 @@ pub(crate) fn unpack_source(
     }
     match from {
         ImportFrom::Tarball(path) => {
+            // The caller may name the archive by a link; what it leads to is then read.
+            let path = fs::canonicalize(path)
+                .map_err(|e| ImageError::io(format!("find `{}`", path.display()), e))?;
             steps.begin("read the archive");
-            id.update(digest_of(path, cancel)?);
+            id.update(digest_of(&path, cancel)?);
             steps.begin("unpack the archive");
-            unpack_file(path, &root, Mode::Plain, &mut budget, cancel)?;
+            unpack_file(&path, &root, Mode::Plain, &mut budget, cancel)?;
         }
         ImportFrom::OciLayout(path) => {
             let layers = oci::layers(path, architecture())?;

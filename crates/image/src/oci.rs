@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -58,9 +59,7 @@ struct Manifest {
 /// Returns the layers of the image in `layout` that fits `architecture` (as Go names them).
 pub(crate) fn layers(layout: &Path, architecture: &str) -> Result<Vec<Layer>, ImageError> {
     let index = layout.join("index.json");
-    let file =
-        File::open(&index).map_err(|e| ImageError::io(format!("open `{}`", index.display()), e))?;
-    let mut bytes = read_json(file, &index)?;
+    let mut bytes = read_json(open(&index)?, &index)?;
     for _ in 0..NESTING_MAX {
         let index: Index = parse(&bytes, "index")?;
         let fits = |descriptor: &&Descriptor| match &descriptor.platform {
@@ -108,13 +107,20 @@ fn blob(layout: &Path, digest: &str) -> Result<PathBuf, ImageError> {
     }
 }
 
-/// Opens a blob; a link in its place is refused.
+/// Opens a regular file; anything else, a link too, is refused.
 pub(crate) fn open(path: &Path) -> Result<File, ImageError> {
-    File::options()
+    let failed = |source| ImageError::io(format!("open `{}`", path.display()), source);
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options()
         .read(true)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .custom_flags(flags.bits().cast_signed())
         .open(path)
-        .map_err(|source| ImageError::io(format!("open `{}`", path.display()), source))
+        .map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_file() {
+        Ok(file)
+    } else {
+        Err(invalid(format!("`{}` is not a regular file", path.display())))
+    }
 }
 
 fn read_blob(layout: &Path, digest: &str) -> Result<Vec<u8>, ImageError> {

@@ -262,10 +262,8 @@ mod tests {
         assert_eq!(found.len(), entries("1.2.3 test").len());
         assert_eq!(found[0].0.trim_end_matches('/'), ".");
         assert_eq!(found[0].1, 0o775);
-        assert!(
-            found.contains(&("./.sprite/bin/".to_owned(), 0o755, SPRITE_ID))
-                || found.contains(&("./.sprite/bin".to_owned(), 0o755, SPRITE_ID))
-        );
+        let bin = found.iter().find(|(path, ..)| path.trim_end_matches('/') == "./.sprite/bin");
+        assert_eq!(bin.map(|(_, mode, uid)| (*mode, *uid)), Some((0o755, SPRITE_ID.into())));
     }
 
     /// The contract's list of what the orientation text must mention.

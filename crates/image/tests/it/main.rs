@@ -2,3 +2,4 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod built;
+mod imported;
