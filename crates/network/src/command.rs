@@ -21,28 +21,33 @@ pub(crate) enum Tool {
     Nft,
     Ip,
     Iptables,
+    IptablesLegacy,
     Networkctl,
     Nmcli,
+    Unshare,
 }
 
 impl Tool {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nft => "nft",
             Self::Ip => "ip",
             Self::Iptables => "iptables",
+            Self::IptablesLegacy => "iptables-legacy",
             Self::Networkctl => "networkctl",
             Self::Nmcli => "nmcli",
+            Self::Unshare => "unshare",
         }
     }
 
-    fn package(self) -> &'static str {
+    pub(crate) fn package(self) -> &'static str {
         match self {
             Self::Nft => "nftables",
             Self::Ip => "iproute2",
-            Self::Iptables => "iptables",
+            Self::Iptables | Self::IptablesLegacy => "iptables",
             Self::Networkctl => "systemd",
             Self::Nmcli => "network-manager",
+            Self::Unshare => "util-linux",
         }
     }
 

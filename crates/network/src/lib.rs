@@ -15,6 +15,7 @@
 //! Making the link itself: the guest agent does, with
 //! [`NetworkSpec::veth_batch`](sprite_link::boot::NetworkSpec::veth_batch).
 
+mod check;
 mod cidr;
 mod command;
 mod dns;
@@ -29,6 +30,7 @@ mod rules;
 mod settings;
 mod unmanaged;
 
+pub use check::{Check, Status, network_checks};
 pub use cidr::{Cidr, CidrError};
 pub use error::NetworkError;
 pub use network::Network;

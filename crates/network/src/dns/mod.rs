@@ -18,4 +18,4 @@ mod slots;
 mod upstreams;
 
 pub(crate) use forwarder::{Admitted, Resolver, bind, serve};
-pub(crate) use upstreams::Upstreams;
+pub(crate) use upstreams::{Upstreams, parse_resolv_conf};
