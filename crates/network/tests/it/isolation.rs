@@ -169,3 +169,34 @@ fn one_sprite_cannot_take_all_connections() {
         network.teardown().await.unwrap();
     });
 }
+
+/// Docker drops forwarded packets, unless its chain for the administrator's rules accepts them.
+#[test]
+fn dockers_firewall_lets_sprites_pass() {
+    in_own_world("isolation::dockers_firewall_lets_sprites_pass", async |world| {
+        let iptables = |rule: &str| {
+            let words: Vec<_> = rule.split(' ').collect();
+            std::process::Command::new("iptables").args(words).output()
+        };
+        if iptables("--version").is_err() {
+            return eprintln!("skipped: iptables is not installed");
+        }
+        for rule in ["-P FORWARD DROP", "-N DOCKER-USER", "-I FORWARD -j DOCKER-USER"] {
+            assert!(iptables(rule).unwrap().status.success(), "{rule}");
+        }
+        let network = world.prepare(world.settings()).await;
+        let (sprite, neighbour) = (world.sprite(&network).await, world.sprite(&network).await);
+        neighbour.serve(80);
+        assert!(sprite.reaches(OUTSIDE, 80));
+        assert!(!sprite.reaches(PRIVATE, 80));
+        assert!(!sprite.reaches(neighbour.address(), 80));
+        network.reconcile().await.unwrap();
+        let rules = |chain: &str| {
+            let output = iptables(&format!("-S {chain}")).unwrap();
+            String::from_utf8(output.stdout).unwrap().matches("sprites").count()
+        };
+        assert_eq!(rules("DOCKER-USER"), 2, "once, however often it is looked at");
+        network.teardown().await.unwrap();
+        assert_eq!(rules("DOCKER-USER"), 0);
+    });
+}
