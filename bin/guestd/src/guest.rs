@@ -1,15 +1,22 @@
 //! Everything the agent knows and holds.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sprite_exec::{Defaults, PlainSpawner, Sessions, Settings, Spawner};
 use sprite_files::{Files, Runner};
-use sprite_link::boot::Identity;
+use sprite_link::boot::{Identity, NetworkSpec};
+use sprite_link::guest::PortEvent;
 use sprite_types::{BootId, Clock, MachineId, SystemClock};
 use tokio::sync::watch;
 
+use crate::inside::{self, Naming};
+use crate::ports::Ports;
+
+/// How long sessions have to notice that their process ended with the container.
+const TELLING: Duration = Duration::from_millis(500);
 /// How long processes have to end before they are made to.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -27,6 +34,10 @@ pub struct GuestSettings {
     pub defaults: Defaults,
     /// Where file calls are carried out.
     pub files: Files,
+    /// Listening ports; absent: none are seen.
+    pub ports: Option<Ports>,
+    /// The machine's address and resolver, if it has a network.
+    pub network: Option<NetworkSpec>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -53,7 +64,17 @@ impl GuestSettings {
         let spawner = Spawner::Plain(PlainSpawner { home: Some(home) });
         let files = Files::new(Runner::Plain);
         let clock = Arc::new(SystemClock);
-        Self { machine_id, boot_id, identity, spawner, defaults, files, clock }
+        Self {
+            machine_id,
+            boot_id,
+            identity,
+            spawner,
+            defaults,
+            files,
+            ports: None,
+            network: None,
+            clock,
+        }
     }
 }
 
@@ -63,7 +84,10 @@ struct Inner {
     identity: Mutex<Identity>,
     sessions: Sessions,
     files: Files,
+    ports: Option<Ports>,
+    network: Option<NetworkSpec>,
     clock: Arc<dyn Clock>,
+    shutting_down: AtomicBool,
     down: watch::Sender<bool>,
 }
 
@@ -87,10 +111,13 @@ impl Guest {
             identity: Mutex::new(Identity::default()),
             sessions,
             files: settings.files,
+            ports: settings.ports,
+            network: settings.network,
             clock: settings.clock,
+            shutting_down: AtomicBool::new(false),
             down: watch::channel(false).0,
         }));
-        guest.set_identity(settings.identity);
+        guest.keep_identity(settings.identity);
         guest
     }
 
@@ -132,7 +159,17 @@ impl Guest {
 
     /// Makes this machine somebody's: commands that start from now on see the new name and
     /// environment.
-    pub fn set_identity(&self, identity: Identity) {
+    pub async fn set_identity(&self, identity: Identity) {
+        if let Spawner::Container(launcher) = self.0.sessions.spawner() {
+            let naming = Naming::of(&identity, self.0.network.as_ref());
+            if let Err(error) = inside::set_naming(launcher, &naming).await {
+                tracing::warn!(%error, "the sprite does not know its name");
+            }
+        }
+        self.keep_identity(identity);
+    }
+
+    fn keep_identity(&self, identity: Identity) {
         let mut environment = Vec::new();
         if !identity.url.is_empty() {
             environment.push(("SPRITE_URL".to_owned(), identity.url.clone()));
@@ -142,10 +179,42 @@ impl Guest {
         *self.0.identity.lock().expect("no panic while it is copied") = identity;
     }
 
-    /// Ends every process. Returns when they have ended.
+    /// Returns the listening ports.
+    pub async fn ports(&self) -> Vec<PortEvent> {
+        let guest = self.clone();
+        let list = move || guest.0.ports.as_ref().map(Ports::list).unwrap_or_default();
+        tokio::task::spawn_blocking(list).await.unwrap_or_default()
+    }
+
+    /// Tells sessions about their ports, for as long as it is polled.
+    pub(crate) async fn watch_ports(&self) {
+        if let Some(ports) = &self.0.ports {
+            ports.watch(&self.0.sessions).await;
+        }
+    }
+
+    /// Ends every process. Returns when they have ended and the disk is written out.
     pub async fn shut_down(&self) {
-        self.0.sessions.end_all(SHUTDOWN_GRACE).await;
+        self.0.shutting_down.store(true, Ordering::SeqCst);
+        match self.0.sessions.spawner() {
+            Spawner::Plain(_) => self.0.sessions.end_all(SHUTDOWN_GRACE).await,
+            Spawner::Container(launcher) => {
+                if let Err(error) = launcher.stop(SHUTDOWN_GRACE).await {
+                    tracing::warn!(%error, "container did not stop in order");
+                }
+                // Those who follow a session hear of its end.
+                let mut live = self.0.sessions.live();
+                let told = live.wait_for(|live| *live == 0);
+                let _ = tokio::time::timeout(TELLING, told).await;
+            }
+        }
         self.0.down.send_replace(true);
+    }
+
+    /// Returns whether [`Guest::shut_down`] has begun.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.0.shutting_down.load(Ordering::SeqCst)
     }
 
     /// Waits until [`Guest::shut_down`] is done.

@@ -17,6 +17,7 @@ pub fn router(guest: Guest) -> Router {
     Router::new()
         .route("/v1/health", get(machine::health))
         .route("/v1/identity", put(machine::set_identity))
+        .route("/v1/ports", get(machine::ports))
         .route("/v1/shutdown", post(machine::shut_down))
         .route("/v1/sessions", get(sessions::list).post(sessions::create))
         .route("/v1/sessions/{id}", get(sessions::get))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use sprite_link::session::SessionFrame;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::Batch;
 use crate::task::Command;
@@ -27,6 +27,24 @@ pub struct Connection {
     pub(crate) batches: mpsc::Receiver<Batch>,
     /// Resolves when the session gives the stream up.
     pub(crate) cut: oneshot::Receiver<()>,
+    pub(crate) _counted: Counted,
+}
+
+/// Counts for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    pub(crate) fn new(count: watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Connection {

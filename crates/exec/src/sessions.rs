@@ -102,6 +102,8 @@ struct Inner {
     registry: Mutex<Registry>,
     /// How many processes run; for those who act only while there are any.
     live: watch::Sender<usize>,
+    /// How many streams follow them.
+    attached: watch::Sender<usize>,
 }
 
 /// All sessions of a machine. Cheap to clone.
@@ -120,8 +122,9 @@ impl Sessions {
     #[must_use]
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, first_id: u64) -> Self {
         let registry = Registry { next_id: first_id, ..Registry::default() };
-        let (live, _) = watch::channel(0);
-        Self(Arc::new(Inner { settings, clock, registry: Mutex::new(registry), live }))
+        let registry = Mutex::new(registry);
+        let (live, attached) = (watch::channel(0).0, watch::channel(0).0);
+        Self(Arc::new(Inner { settings, clock, registry, live, attached }))
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -137,6 +140,12 @@ impl Sessions {
     #[must_use]
     pub fn live(&self) -> watch::Receiver<usize> {
         self.0.live.subscribe()
+    }
+
+    /// Returns a watch of how many streams follow sessions.
+    #[must_use]
+    pub fn attached(&self) -> watch::Receiver<usize> {
+        self.0.attached.subscribe()
     }
 
     /// Returns where processes are started.
@@ -269,6 +278,7 @@ impl Sessions {
             (sender, receiver),
             self.spawner().clone(),
             self.0.clock.clone(),
+            self.0.attached.clone(),
         );
         let view = info.view(&*self.0.clock);
         tokio::spawn(self.clone().note_exit(handle));
@@ -276,7 +286,6 @@ impl Sessions {
         tokio::spawn(async move {
             task.run().await;
             sessions.registry().sessions.remove(&info.id);
-            sessions.spawner().release_leaf(&info.leaf).await;
         });
         Ok(view)
     }
@@ -373,11 +382,12 @@ impl Sessions {
         self.registry().ended.iter().any(|(ended, _)| *ended == id)
     }
 
-    /// Returns the live sessions' ids and cgroup leaves.
+    /// Returns the sessions whose process runs, with the name of their cgroup leaf.
     #[must_use]
     pub fn leaves(&self) -> Vec<(SessionId, String)> {
         let registry = self.registry();
-        registry.sessions.values().map(|s| (s.info.id, s.info.leaf.clone())).collect()
+        let live = registry.sessions.values().filter(|session| session.is_live());
+        live.map(|session| (session.info.id, session.info.leaf.clone())).collect()
     }
 
     /// Tells everybody who follows a session about a port; `event` is a JSON `PortEvent`.

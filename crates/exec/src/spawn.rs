@@ -1,7 +1,9 @@
 //! Starting processes: in the container, or plainly on this host.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 
+use sprite_container::{Launcher, SpawnError, SpawnSpec, User};
 use tokio::sync::oneshot;
 
 use crate::plain::PlainSpawner;
@@ -85,20 +87,41 @@ impl SpawnFailure {
     }
 }
 
+impl From<SpawnError> for SpawnFailure {
+    fn from(error: SpawnError) -> Self {
+        match (error.exit_code(), error) {
+            (Some(exit_code), error) => Self::Command { exit_code, message: error.message() },
+            (None, SpawnError::Gone) => Self::Gone,
+            (None, error) => Self::Internal { detail: error.message() },
+        }
+    }
+}
+
 /// Whom a signal is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Every process of the group.
+    /// Every process of the group that the process leads.
     Group,
-    /// One process.
-    Process,
+    /// Every process of another group in its session, by number: a terminal's foreground.
+    SessionGroup(i32),
 }
 
 /// Where processes are started.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Spawner {
+    /// In the container, as its default user.
+    Container(Launcher),
     /// On this host, as the current user: for tests and the fake substrate.
     Plain(PlainSpawner),
+}
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container(_) => "Container",
+            Self::Plain(_) => "Plain",
+        })
+    }
 }
 
 impl Spawner {
@@ -109,20 +132,43 @@ impl Spawner {
     pub async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnFailure> {
         match self {
             Self::Plain(plain) => plain.spawn(request),
+            Self::Container(launcher) => {
+                let SpawnRequest { argv, path, env, dir, stdio, leaf } = request;
+                let stdio = match stdio {
+                    Stdio::Terminal { cols, rows } => {
+                        sprite_container::Stdio::Terminal { cols, rows }
+                    }
+                    Stdio::Pipes { stdin } => sprite_container::Stdio::Pipes { stdin },
+                };
+                let spec = SpawnSpec { argv, path, env, dir, user: User::Sprite, stdio, leaf };
+                let process = launcher.spawn(spec).await?;
+                Ok(Spawned {
+                    pid: process.pid,
+                    program: process.program,
+                    dir: process.dir,
+                    stdin: process.stdin,
+                    stdout: process.stdout,
+                    stderr: process.stderr,
+                    exit: process.exit,
+                })
+            }
         }
     }
 
-    /// Sends a signal. One that finds nobody is no error: the process may just have ended.
+    /// Sends a signal to a process that was started here. One that finds nobody is no error: the
+    /// process may just have ended.
     pub async fn signal(&self, pid: i32, signal: i32, target: Target) {
         match self {
             Self::Plain(_) => crate::sys::signal(pid, signal, target),
-        }
-    }
-
-    /// Forgets the cgroup leaf of a session whose processes have ended, if it is empty.
-    pub async fn release_leaf(&self, _leaf: &str) {
-        match self {
-            Self::Plain(_) => {}
+            Self::Container(launcher) => {
+                let target = match target {
+                    Target::Group => sprite_container::Target::Group,
+                    Target::SessionGroup(group) => sprite_container::Target::SessionGroup(group),
+                };
+                if let Err(error) = launcher.signal(pid, signal, target).await {
+                    tracing::debug!(%error, signal, "signal not sent");
+                }
+            }
         }
     }
 }

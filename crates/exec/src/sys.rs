@@ -33,13 +33,16 @@ pub(crate) fn lead_session(command: &mut Command, terminal: bool) {
 
 /// Sends a signal; that nobody is there is no error.
 pub(crate) fn signal(pid: i32, signal: i32, target: Target) {
-    if pid <= 1 {
+    let group = match target {
+        Target::Group => pid,
+        Target::SessionGroup(group) => group,
+    };
+    if group <= 1 {
         return;
     }
-    let pid = if target == Target::Group { -pid } else { pid };
     // SAFETY: `kill` touches no memory; the numbers are those of a process that we started and
     // whose end we have not seen yet.
     unsafe {
-        libc::kill(pid, signal);
+        libc::kill(-group, signal);
     }
 }

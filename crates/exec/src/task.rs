@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::attachment::CREDITS;
-use crate::connection::Connection;
+use crate::connection::{Connection, Counted};
 use crate::core::{AttachError, Batch, Core, Effect};
 use crate::info::SessionInfo;
 use crate::spawn::{Spawner, Target};
@@ -100,6 +100,8 @@ pub(crate) struct SessionTask {
     pub(crate) sender: mpsc::Sender<Command>,
     pub(crate) spawner: Spawner,
     pub(crate) clock: Arc<dyn Clock>,
+    /// How many streams there are, of all sessions.
+    attached: watch::Sender<usize>,
     streams: HashMap<u64, StreamHandle>,
 }
 
@@ -122,10 +124,11 @@ impl SessionTask {
         commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
         spawner: Spawner,
         clock: Arc<dyn Clock>,
+        attached: watch::Sender<usize>,
     ) -> Self {
         let (sender, commands) = commands;
         let streams = HashMap::new();
-        Self { core, info, io, exit, exited, commands, sender, spawner, clock, streams }
+        Self { core, info, io, exit, exited, commands, sender, spawner, clock, attached, streams }
     }
 
     /// Runs until nobody needs the session any more.
@@ -221,7 +224,9 @@ impl SessionTask {
         let (cut_sender, cut) = oneshot::channel();
         let handle = StreamHandle { batches: batch_sender, _cut: cut_sender };
         self.streams.insert(stream, handle);
-        Ok(Connection { stream, commands: self.sender.clone(), batches, cut })
+        let counted = Counted::new(self.attached.clone());
+        let commands = self.sender.clone();
+        Ok(Connection { stream, commands, batches, cut, _counted: counted })
     }
 
     async fn perform(&mut self, effect: Effect) {
@@ -229,8 +234,9 @@ impl SessionTask {
             Effect::Resize { cols, rows } if self.info.tty => self.resize(cols, rows),
             Effect::Resize { .. } => {}
             Effect::Signal { number } => {
-                let group = self.foreground_group().unwrap_or(self.info.pid);
-                self.spawner.signal(group, number, Target::Group).await;
+                let group = self.foreground_group();
+                let target = group.map_or(Target::Group, Target::SessionGroup);
+                self.spawner.signal(self.info.pid, number, target).await;
             }
             Effect::Terminate => {
                 let signal = if self.info.tty { libc::SIGHUP } else { libc::SIGTERM };

@@ -1,28 +1,48 @@
 //! The agent's side of a call: starts a helper, and passes bodies on in bounded memory.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use sprite_container::{HelperProcess, Launcher, SpawnError, Target, User};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::error::FsError;
 use crate::request::Request;
 use crate::wire::{ALIVE, DATA, END, HEAD, HEADER_LEN, Head, PAYLOAD_MAX, REQUEST};
 use crate::wire::{header, parse_header};
 
+/// Name under which the launcher knows the helper.
+pub const HELPER: &str = "files";
 /// How long a helper may show no sign of life, while something is expected of it, before it is
 /// killed: a file system in user space may never answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a helper whose call is over has to end by itself.
+const END_GRACE: Duration = Duration::from_secs(5);
+
 /// Where helpers run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Runner {
+    /// In processes inside the container. [`crate::helper_main`] must be registered with the
+    /// launcher as [`HELPER`].
+    Container(Launcher),
     /// In threads of this process, as its user, on its files. A thread cannot be killed, so a
     /// file system that hangs keeps it.
     Plain,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container(_) => "Container",
+            Self::Plain => "Plain",
+        })
+    }
 }
 
 /// Carries out filesystem calls. Cheap to clone.
@@ -75,8 +95,17 @@ impl Files {
         Ok(call)
     }
 
-    async fn run_helper(&self, socket: OwnedFd, _as_root: bool) -> Result<Helper, FsError> {
+    async fn run_helper(&self, socket: OwnedFd, as_root: bool) -> Result<Helper, FsError> {
         match &self.runner {
+            Runner::Container(launcher) => {
+                let user = if as_root { User::Root } else { User::Sprite };
+                let process = launcher.helper(user, HELPER, socket).await.map_err(|error| {
+                    let status = if error == SpawnError::Gone { 503 } else { 500 };
+                    let what = format!("start of a file helper: {error}");
+                    FsError { status, ..failed(&what) }
+                })?;
+                Ok(Helper::Process { launcher: launcher.clone(), process })
+            }
             Runner::Plain => {
                 let thread = std::thread::Builder::new()
                     .name("files".to_owned())
@@ -92,18 +121,42 @@ impl Files {
 }
 
 /// The helper of a call; killed when it is dropped, if it can be.
-#[derive(Debug)]
 enum Helper {
     Thread,
+    Process { launcher: Launcher, process: HelperProcess },
+}
+
+impl fmt::Debug for Helper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Helper")
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let Self::Process { launcher, process } = self else { return };
+        if process.exit.try_recv() != Err(TryRecvError::Empty) {
+            return;
+        }
+        // With its socket gone it ends by itself, unless the file system holds it. An upload
+        // that broke off still has its temporary file to remove, hence not at once.
+        let (launcher, pid) = (launcher.clone(), process.pid);
+        let (_, exit) = tokio::sync::oneshot::channel();
+        let exit = std::mem::replace(&mut process.exit, exit);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if tokio::time::timeout(END_GRACE, exit).await.is_err()
+                    && let Err(error) = launcher.signal(pid, libc::SIGKILL, Target::Process).await
+                {
+                    tracing::debug!(%error, "file helper not killed");
+                }
+            });
+        }
+    }
 }
 
 fn internal(error: &std::io::Error) -> FsError {
-    FsError {
-        status: 500,
-        code: "EIO".to_owned(),
-        text: format!("input/output error: start of a file helper: {error}"),
-        path: String::new(),
-    }
+    failed(&format!("start of a file helper: {error}"))
 }
 
 fn failed(what: &str) -> FsError {

@@ -21,7 +21,7 @@ mod path;
 mod request;
 mod wire;
 
-pub use client::{Call, Files, Runner, Sender};
+pub use client::{Call, Files, HELPER, Runner, Sender};
 pub use error::FsError;
 pub use helper::helper_main;
 pub use path::resolve;

@@ -1,4 +1,4 @@
-//! `/v1/health`, `/v1/identity`, `/v1/shutdown`.
+//! `/v1/health`, `/v1/identity`, `/v1/ports`, `/v1/shutdown`.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -27,8 +27,12 @@ pub(crate) async fn set_identity(
     body: Body,
 ) -> Result<StatusCode, Failure> {
     let identity: Identity = read_json(body, IDENTITY_MAX).await?;
-    guest.set_identity(identity);
+    guest.set_identity(identity).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn ports(State(guest): State<Guest>) -> Response {
+    json(StatusCode::OK, &serde_json::json!({ "ports": guest.ports().await }))
 }
 
 pub(crate) async fn shut_down(State(guest): State<Guest>) -> StatusCode {
