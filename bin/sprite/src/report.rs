@@ -75,7 +75,7 @@ pub(crate) fn print(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         talk!("{} {}", paint("hint:", Style::Bold, To::Stderr), clean(&hint));
     }
-    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+    ExitCode::from(if original(error).is::<Usage>() { 2 } else { 1 })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -83,9 +83,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Returns the error without its hint.
+fn original(error: &anyhow::Error) -> &anyhow::Error {
+    error.downcast_ref::<Hinted>().map_or(error, |hinted| &hinted.source)
+}
+
 fn client_error(error: &anyhow::Error) -> Option<&ClientError> {
-    let hinted = error.downcast_ref::<Hinted>().map(|hinted| &hinted.source);
-    hinted.unwrap_or(error).chain().find_map(|cause| cause.downcast_ref())
+    original(error).chain().find_map(|cause| cause.downcast_ref())
 }
 
 /// Numbers worth knowing beside the message.

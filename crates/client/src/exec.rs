@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use sprite_api::exec::{self as frames, ClientMessage, ServerMessage, SessionInfo};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::target::Target;
 use crate::websocket::{self, Socket};
@@ -235,7 +235,7 @@ impl SessionInput {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), Error> {
-        self.sink.send(message).await.map_err(|error| Error::transport(&self.what, error))
+        self.sink.send(message).await.map_err(|error| lost(&self.what, &error))
     }
 }
 
@@ -253,7 +253,7 @@ impl SessionOutput {
         }
         let event = match self.stream.next().await {
             Some(Ok(message)) => self.read(message)?.unwrap_or(Event::Alive),
-            Some(Err(error)) => return Err(Error::transport(&self.what, error)),
+            Some(Err(error)) => return Err(lost(&self.what, &error)),
             None => return Err(self.closed(None)),
         };
         self.ended = matches!(event, Event::Exit(_));
@@ -300,6 +300,22 @@ impl SessionOutput {
         let reason = format!("the connection was closed before the command ended{detail}");
         Error::transport(&self.what, reason)
     }
+}
+
+/// Makes one error of the library's, whose parts repeat each other.
+fn lost(what: &str, error: &tungstenite::Error) -> Error {
+    use tungstenite::Error as E;
+    use tungstenite::error::ProtocolError;
+    let reason = match error {
+        E::ConnectionClosed
+        | E::AlreadyClosed
+        | E::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            "the connection was lost".to_owned()
+        }
+        E::Io(error) => format!("the connection was lost: {error}"),
+        error => error.to_string(),
+    };
+    Error::transport(what, reason)
 }
 
 fn prefixed(stream: u8, data: &[u8]) -> Bytes {

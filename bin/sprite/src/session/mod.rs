@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use self::pump::Pump;
 use self::stdio::Output;
 use self::terminal::RawMode;
+use crate::report::WithHint;
 
 /// What a session is like.
 pub(crate) struct Setup<'a> {
@@ -82,6 +83,7 @@ pub(crate) async fn run(
     let filtered = setup.tty && io::stdout().is_terminal();
     let mut pump = Pump::new(session, setup, &output, raw.as_ref(), filtered)?;
     let end = pump.run(stdin).await;
+    let hint = pump.hint();
     let goes_on = matches!(end, Ok(End::Detached { .. } | End::Left { .. }));
     let mut signals = pump.finish(goes_on).await;
     let written = tokio::select! {
@@ -94,7 +96,10 @@ pub(crate) async fn run(
         // The message begins on a line of its own.
         crate::output::talk!("");
     }
-    let end = end?;
+    let end = match (end, hint) {
+        (Err(error), Some(hint)) => return Err(error).hint(hint),
+        (end, _) => end?,
+    };
     written?;
     Ok(end)
 }

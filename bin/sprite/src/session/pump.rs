@@ -147,6 +147,12 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// Returns how to come back to a session that may go on without us.
+    pub(super) fn hint(&self) -> Option<String> {
+        let id = self.session.as_ref().filter(|_| self.setup.tty || self.setup.attached)?;
+        Some(format!("if it still runs: sprite attach {id} -s {}", self.setup.sprite))
+    }
+
     /// Writes what is held back, undoes what the session did to the terminal, and leaves: a
     /// session that goes on gets all input typed so far.
     pub(super) async fn finish(mut self, goes_on: bool) -> Signals {
