@@ -356,7 +356,7 @@ async fn a_body_that_breaks_off_leaves_no_trace() {
     use tokio::io::AsyncWriteExt;
     let fs = fs();
     fs.put("f", "before");
-    let mut io = fs.guest.connect();
+    let mut io = fs.guest.connect().await;
     let head = format!(
         "PUT /v1/fs/write?path={} HTTP/1.1\r\nhost: guest\r\ncontent-length: 1000\r\n\r\nhalf",
         fs.path("f")

@@ -12,15 +12,33 @@ use sprite_guestd::{Guest, GuestSettings};
 use sprite_link::boot::Identity;
 use sprite_link::guest::{Attached, SessionCreate, SessionCreated, SessionView};
 use sprite_link::session::{Output, SessionFrame};
+use sprite_linkmux::HostLink;
 use sprite_types::{BootId, MachineId, SessionId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A test that waits longer than this has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Whom a test talks to.
+pub(crate) enum Client {
+    /// A guest in this process.
+    InMemory(Guest),
+    /// A machine of its own, over its link.
+    Link(HostLink),
+}
+
 pub(crate) struct TestGuest {
     pub(crate) guest: Guest,
     pub(crate) home: tempfile::TempDir,
+    client: Client,
+}
+
+impl std::ops::Deref for TestGuest {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }
 
 pub(crate) fn guest() -> TestGuest {
@@ -34,29 +52,33 @@ pub(crate) fn guest() -> TestGuest {
     };
     let (machine, boot) = (MachineId::generate(), BootId::generate());
     let home_path = home.path().canonicalize().unwrap();
-    let settings = GuestSettings::plain(machine, boot, identity, home_path);
-    TestGuest { guest: Guest::new(settings), home }
+    let guest = Guest::new(GuestSettings::plain(machine, boot, identity, home_path));
+    TestGuest { guest: guest.clone(), home, client: Client::InMemory(guest) }
 }
 
-impl TestGuest {
+impl Client {
     /// Opens a connection to the guest.
-    pub(crate) fn connect(&self) -> DuplexStream {
+    pub(crate) async fn connect(&self) -> Box<dyn Io> {
+        let guest = match self {
+            Self::Link(link) => return Box::new(link.open().await.unwrap()),
+            Self::InMemory(guest) => guest,
+        };
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
-        let service = TowerToHyperService::new(sprite_guestd::router(self.guest.clone()));
+        let service = TowerToHyperService::new(sprite_guestd::router(guest.clone()));
         tokio::spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(theirs), service)
                 .with_upgrades();
             let _ = connection.await;
         });
-        ours
+        Box::new(ours)
     }
 
     pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,
     ) -> Response<hyper::body::Incoming> {
-        let io = TokioIo::new(self.connect());
+        let io = TokioIo::new(self.connect().await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.unwrap()
@@ -141,7 +163,7 @@ impl TestGuest {
     }
 }
 
-trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+pub(crate) trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Io for T {}
 
 /// The host's end of a session stream.

@@ -1,6 +1,9 @@
-//! The agent's HTTP interface, end to end: real processes of this host, an in-memory connection.
+//! The agent's HTTP interface, end to end: real processes of this host over an in-memory
+//! connection and, as root, a whole machine over its link.
 
 mod files;
 mod guest;
+mod machine;
+mod rootfs;
 mod sessions;
 mod streams;

@@ -125,8 +125,8 @@ async fn only_running_sessions_are_listed() {
     assert_eq!(never.0, StatusCode::NOT_FOUND);
 }
 
-async fn kill(
-    guest: &crate::guest::TestGuest,
+pub(crate) async fn kill(
+    guest: &crate::guest::Client,
     path: &str,
     signal: i32,
     timeout_ms: u64,
@@ -140,7 +140,7 @@ async fn kill(
         .collect()
 }
 
-fn kinds(events: &[Value]) -> Vec<&str> {
+pub(crate) fn kinds(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["type"].as_str().unwrap()).collect()
 }
 
