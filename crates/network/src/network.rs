@@ -113,7 +113,7 @@ impl Network {
             self.0.mtu.store(kernel::outside_mtu(&routes).await?, Ordering::Relaxed);
             let hosts = kernel::routed_hosts(&routes, self.0.settings.range);
             self.0.leases().avoid(hosts);
-            nft(&rules::table(&self.0.settings), "set up the firewall").await?;
+            self.0.apply_rules("").await?;
             forwarding::ensure(&routes).await?;
             docker::ensure(&self.0.settings.interface_prefix).await?;
             unmanaged::ensure(&self.0.settings.runtime_dir).await;
@@ -219,7 +219,8 @@ impl Network {
     }
 
     /// Repairs what others changed: rules that were flushed, uplinks that appeared, docker that
-    /// was started. Runs by itself every 10 s.
+    /// was started. Runs by itself every 10 s; whoever flushes our rules opens private networks
+    /// to sprites for that long.
     ///
     /// # Errors
     /// As [`Network::prepare`].
@@ -315,6 +316,22 @@ impl Inner {
         leases.all().map(|(interface, address)| (interface.to_owned(), address)).collect()
     }
 
+    /// Replaces our rules, and admits whom `admissions` names in the same transaction.
+    async fn apply_rules(&self, admissions: &str) -> Result<(), NetworkError> {
+        let what = "set up the firewall";
+        let text = format!("{}{admissions}", rules::table(&self.settings));
+        let Err(error) = nft(&text, what).await else { return Ok(()) };
+        // Some kernels come without the module that counts connections. Better no limit than
+        // no network; `doctor` tells.
+        let unlimited = NetworkSettings { connections_max: 0, ..self.settings.clone() };
+        let text = format!("{}{admissions}", rules::table(&unlimited));
+        if self.settings.connections_max == 0 || nft(&text, what).await.is_err() {
+            return Err(error);
+        }
+        warn!("this kernel cannot count connections: sprites may open as many as they like");
+        Ok(())
+    }
+
     async fn reconcile(&self) -> Result<(), NetworkError> {
         let _changing = self.changing.lock().await;
         let _shared = locks::shared(&self.settings.runtime_dir).await?;
@@ -324,9 +341,7 @@ impl Inner {
             warn!("somebody removed the firewall's rules: putting them back");
             let pairs = self.pairs();
             let pairs = pairs.iter().map(|(interface, address)| (interface.as_str(), *address));
-            let table = rules::table(&self.settings);
-            let text = format!("{table}{}", rules::admit(&self.settings.table, pairs));
-            nft(&text, "put the firewall back").await?;
+            self.apply_rules(&rules::admit(&self.settings.table, pairs)).await?;
         }
         forwarding::ensure(&routes).await?;
         // A service that applies sysctl.d to new interfaces may have been later than the agent.

@@ -42,6 +42,17 @@ fn tools(facts: &Facts) -> Check {
 
 fn kernel(facts: &Facts) -> Check {
     let (id, title) = ("network.kernel", "network in the kernel");
+    if let (None, None, Some(refusal)) =
+        (&facts.rules_refused, &facts.veth_refused, &facts.limit_refused)
+    {
+        let detail = format!(
+            "one sprite can open as many connections as all share, since the kernel cannot count \
+             them: {refusal}"
+        );
+        let fix = "modprobe nft_connlimit (Ubuntu: apt-get install linux-modules-extra-$(uname -r)), \
+                   then restart sprited";
+        return Check::warn(id, title, detail, fix);
+    }
     let (what, refusal) = match (&facts.rules_refused, &facts.veth_refused) {
         (Some(refusal), _) => ("firewall rules cannot be loaded", refusal),
         (None, Some(refusal)) => ("no veth pair can be made", refusal),
@@ -216,7 +227,8 @@ mod tests {
     #[test]
     fn every_other_trouble_is_named_with_its_fix() {
         type Break = fn(&mut Facts);
-        let troubles: [(&str, Status, Break, &str); 7] = [
+        let troubles: [(&str, Status, Break, &str); 8] = [
+            ("network.kernel", Status::Warn, |f| f.limit_refused = Some("x".into()), "connlimit"),
             ("network.tools", Status::Fail, |f| f.missing.push(("nft", "nftables")), "nftables"),
             ("network.kernel", Status::Fail, |f| f.rules_refused = Some("x".into()), "modprobe"),
             ("network.kernel", Status::Fail, |f| f.veth_refused = Some("x".into()), "modprobe"),

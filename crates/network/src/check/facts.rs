@@ -30,6 +30,8 @@ pub(crate) struct Facts {
     pub(crate) missing: Vec<(&'static str, &'static str)>,
     /// Why our rules cannot be loaded, or a veth pair made; tried in a namespace of their own.
     pub(crate) rules_refused: Option<String>,
+    /// Why connections cannot be limited, although the other rules load.
+    pub(crate) limit_refused: Option<String>,
     pub(crate) veth_refused: Option<String>,
     pub(crate) routes: Vec<Route>,
     pub(crate) chains: Vec<BaseChain>,
@@ -60,9 +62,12 @@ pub(crate) async fn gather(settings: &NetworkSettings) -> Facts {
         .into_iter()
         .filter(|uplink| kernel::is_forwarding(uplink).ok().flatten() == Some(false))
         .collect();
-    let (mut rules_refused, mut veth_refused) = (None, None);
+    let (mut rules_refused, mut limit_refused, mut veth_refused) = (None, None, None);
     if is_root && missing.is_empty() {
-        rules_refused = refusal(&["nft", "-f", "-"], &rules::table(settings)).await;
+        let nft = ["nft", "-f", "-"];
+        let unlimited = NetworkSettings { connections_max: 0, ..settings.clone() };
+        rules_refused = refusal(&nft, &rules::table(&unlimited)).await;
+        limit_refused = refusal(&nft, &rules::table(settings)).await;
         let veth = "link add spr-a type veth peer name spr-b\n";
         veth_refused = refusal(&["ip", "-batch", "-"], veth).await;
     }
@@ -71,6 +76,7 @@ pub(crate) async fn gather(settings: &NetworkSettings) -> Facts {
         is_root,
         missing,
         rules_refused,
+        limit_refused,
         veth_refused,
         chains: parse_chains(&chains),
         legacy_drops: legacy_drops().await,

@@ -4,6 +4,8 @@ use std::fs;
 
 use sprite_network::{Network, NetworkError, NetworkSettings};
 
+use sprite_testkit::eventually;
+
 use crate::world::*;
 
 #[test]
@@ -12,22 +14,22 @@ fn a_restart_takes_over_running_machines_without_a_gap() {
         let network = world.prepare(world.settings()).await;
         let (kept, gone) = (world.sprite(&network).await, world.sprite(&network).await);
         network.close().await;
-        assert!(kept.reaches(OUTSIDE, 80), "while there is no sprited");
+        kept.must_reach(OUTSIDE, 80); // while there is no sprited
         assert!(!kept.reaches(PRIVATE, 80), "while there is no sprited");
 
         let network = world.prepare(world.settings()).await;
-        assert!(kept.reaches(OUTSIDE, 80), "before it was adopted");
+        kept.must_reach(OUTSIDE, 80); // before it was adopted
         network.adopt(&kept.spec).await.unwrap();
-        assert!(kept.resolves_over_udp());
+        eventually("names resolve", || kept.resolves_over_udp());
         assert!(!gone.resolves_over_udp(), "not adopted");
         network.prune().await.unwrap();
-        assert!(kept.reaches(OUTSIDE, 80));
+        kept.must_reach(OUTSIDE, 80);
         assert!(!gone.reaches(OUTSIDE, 80), "not adopted");
 
         let third = world.sprite(&network).await;
         assert_ne!(third.address(), kept.address());
         assert_ne!(third.address(), gone.address(), "its route is still there");
-        assert!(third.reaches(OUTSIDE, 80));
+        third.must_reach(OUTSIDE, 80);
         assert_eq!(network.allocate(&kept.machine).unwrap(), kept.spec);
         network.teardown().await.unwrap();
     });
@@ -64,8 +66,8 @@ fn flushed_rules_come_back() {
         let sprite = world.sprite(&network).await;
         nft("flush ruleset\n");
         network.reconcile().await.unwrap();
-        assert!(sprite.reaches(OUTSIDE, 80));
-        assert!(sprite.resolves_over_udp());
+        sprite.must_reach(OUTSIDE, 80);
+        eventually("names resolve", || sprite.resolves_over_udp());
         assert!(!sprite.reaches(PRIVATE, 80));
         network.teardown().await.unwrap();
     });
@@ -77,7 +79,7 @@ fn a_released_sprite_is_cut_off_and_leaves_nothing() {
         let network = world.prepare(world.settings()).await;
         let before = ruleset();
         let sprite = world.sprite(&network).await;
-        assert!(sprite.reaches(OUTSIDE, 80));
+        sprite.must_reach(OUTSIDE, 80);
         network.release(&sprite.spec).await.unwrap();
         network.release(&sprite.spec).await.unwrap();
         let counters = |text: &str| {
@@ -126,13 +128,13 @@ fn two_daemons_share_a_host_and_the_last_one_restores_it() {
         second.prepare().await.unwrap();
         let (of_first, of_second) = (world.sprite(&first).await, world.sprite(&second).await);
         of_second.serve(80);
-        assert!(of_first.reaches(OUTSIDE, 80));
-        assert!(of_second.reaches(OUTSIDE, 80));
+        of_first.must_reach(OUTSIDE, 80);
+        of_second.must_reach(OUTSIDE, 80);
         assert!(!of_first.reaches(of_second.address(), 80), "neighbours, whoever made them");
 
         first.release(&of_first.spec).await.unwrap();
         first.teardown().await.unwrap();
-        assert!(of_second.reaches(OUTSIDE, 80));
+        of_second.must_reach(OUTSIDE, 80);
         second.release(&of_second.spec).await.unwrap();
         second.teardown().await.unwrap();
         assert_eq!(ruleset(), "");

@@ -120,8 +120,8 @@ pub(crate) struct World {
     pub(crate) outside: Namespace,
     pub(crate) lan: Namespace,
     pub(crate) run_dir: sprite_testkit::TempDir,
-    /// UDP packets that reached the outside, by source.
-    pub(crate) heard: Arc<Mutex<Vec<SocketAddr>>>,
+    /// What UDP packets that reached the outside say.
+    pub(crate) heard: Arc<Mutex<Vec<String>>>,
     /// Who connected to the outside last, as seen there.
     pub(crate) peer: Arc<Mutex<Option<SocketAddr>>>,
     pub(crate) dns_queries: Arc<AtomicUsize>,
@@ -230,17 +230,27 @@ impl Sprite {
         self.namespace.run(|| reaches((address, port)))
     }
 
+    /// Waits until a TCP connection carries data both ways: a link that has just come up, or a
+    /// busy computer, may lose the first packet.
+    #[track_caller]
+    pub(crate) fn must_reach(&self, address: impl Into<std::net::IpAddr>, port: u16) {
+        let address = address.into();
+        sprite_testkit::eventually(&format!("{address}:{port} is reached"), || {
+            self.reaches(address, port)
+        });
+    }
+
     /// Starts an echo server inside.
     pub(crate) fn serve(&self, port: u16) {
         self.namespace.run(|| serve_tcp(port, Arc::default()));
     }
 
-    /// Sends a UDP packet to the outside from `source`.
+    /// Sends a UDP packet to the outside from `source`, with that address in it.
     pub(crate) fn send_from(&self, source: Ipv4Addr) {
         self.namespace.run(|| {
             let socket = UdpSocket::bind((source, 0)).unwrap();
             // The firewall may answer at once, and the kernel reports it on a later send.
-            let _ = socket.send_to(b"x", (OUTSIDE, 9));
+            let _ = socket.send_to(source.to_string().as_bytes(), (OUTSIDE, 9));
         });
     }
 
@@ -277,9 +287,16 @@ pub(crate) fn reaches(target: impl ToSocketAddrs) -> bool {
 }
 
 pub(crate) fn connect(target: impl ToSocketAddrs) -> std::io::Result<TcpStream> {
+    connect_within(PATIENCE, target)
+}
+
+pub(crate) fn connect_within(
+    patience: Duration,
+    target: impl ToSocketAddrs,
+) -> std::io::Result<TcpStream> {
     let target = target.to_socket_addrs()?.next().unwrap();
-    let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&target, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     Ok(stream)
 }
 
@@ -296,11 +313,12 @@ fn serve_tcp(port: u16, peer: Arc<Mutex<Option<SocketAddr>>>) {
     });
 }
 
-fn hear_udp(port: u16, heard: Arc<Mutex<Vec<SocketAddr>>>) {
+fn hear_udp(port: u16, heard: Arc<Mutex<Vec<String>>>) {
     let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
     std::thread::spawn(move || {
-        while let Ok((_, source)) = socket.recv_from(&mut [0; 64]) {
-            heard.lock().unwrap().push(source);
+        let mut buffer = [0; 64];
+        while let Ok((len, _)) = socket.recv_from(&mut buffer) {
+            heard.lock().unwrap().push(String::from_utf8_lossy(&buffer[..len]).into_owned());
         }
     });
 }
