@@ -71,6 +71,10 @@ pub(crate) async fn open(config: &Config, url_port: u16, alone: bool) -> anyhow:
     )
     .await
     .context("take over the sprites of the catalog")?;
+    if let Some(network) = &network {
+        // After the machines that still run were adopted: what is left belongs to none.
+        network.prune().await.context("clean up the host's network")?;
+    }
     Ok(Parts { catalog, sprites, image, disks, network })
 }
 

@@ -123,10 +123,10 @@ async fn close(parts: Parts, for_good: bool) {
     if let Some(disks) = parts.disks {
         let _ = tokio::task::spawn_blocking(move || disks.close()).await;
     }
-    if for_good
-        && let Some(network) = parts.network
-        && let Err(error) = network.teardown().await
-    {
+    let Some(network) = parts.network else { return };
+    if !for_good {
+        network.close().await;
+    } else if let Err(error) = network.teardown().await {
         tracing::warn!(%error, "the host's network is not as it was");
     }
 }

@@ -7,7 +7,7 @@ use crate::admin::{MadeToken, NewOrg, NewToken, OrgEntry, TokenEntry};
 
 /// Why an administrative call failed; its text is for the administrator.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordsError {
+pub(crate) enum RecordsError {
     /// The name is none.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -25,7 +25,7 @@ pub enum RecordsError {
 impl RecordsError {
     /// Says what the caller does next.
     #[must_use]
-    pub fn kind(&self) -> ErrorKind {
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Name(_) | Self::Id(_) => ErrorKind::Invalid,
             Self::NoOrg(_) => ErrorKind::NotFound,
