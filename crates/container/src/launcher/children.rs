@@ -24,6 +24,8 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
     pub(super) leaf: String,
+    /// Whether it has a controlling terminal.
+    pub(super) terminal: bool,
     pub(super) stage: Stage,
     /// Not to be polled before then.
     pub(super) retry_at: Option<Instant>,

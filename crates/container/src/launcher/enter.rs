@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{Gid, ThreadNameSpaceType, Uid};
 use serde::{Deserialize, Serialize};
@@ -195,10 +195,26 @@ fn connect(account: &Account, call: &SpawnCall, streams: Vec<OwnedFd>) -> io::Re
     };
     if call.stdin {
         rustix::stdio::dup2_stdin(next()?)?;
+    } else if let Ok(null) = own_null_device() {
+        rustix::stdio::dup2_stdin(null)?;
     }
     rustix::stdio::dup2_stdout(next()?)?;
     rustix::stdio::dup2_stderr(next()?)?;
     Ok(())
+}
+
+/// Opens the container's own null device, whose path is not one of the host. Anything else that
+/// was put in its place is left alone.
+fn own_null_device() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let null = rustix::fs::openat(CWD, "/dev/null", flags | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&null)?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !is_device || stat.st_rdev != rustix::fs::makedev(1, 3) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
+    Ok(null)
 }
 
 /// Gives up everything but what the user has.

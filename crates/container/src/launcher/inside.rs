@@ -69,6 +69,10 @@ const FILES: MountAttrFlags =
 
 /// Directories of sysfs that are covered: they name the host's disks, and through `loop`
 /// devices the image file of every sprite, or describe the host's firmware.
+///
+/// The covers keep programs from stumbling over them. They do not stop the container's root
+/// user, who may lift them: were they locked, no nested container manager could mount a sysfs
+/// of its own. Disks are therefore attached by paths that say nothing.
 const COVERED: [&str; 11] = [
     "block",
     "class/block",

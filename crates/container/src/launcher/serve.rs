@@ -158,14 +158,14 @@ impl Server {
         match call {
             Call::Start(spec) => self.start(id, &spec),
             Call::Spawn(call) => {
-                let leaf = call.leaf.clone();
-                self.launch(id, &leaf, |entrance| enter::command(entrance, &call, fds));
+                let (leaf, terminal) = (call.leaf.clone(), call.terminal);
+                self.launch(id, &leaf, terminal, |entrance| enter::command(entrance, &call, fds));
             }
             Call::Helper { user, name, leaf } => {
                 let found: Option<HelperFn> =
                     self.helpers.iter().find(|(known, _)| *known == name).map(|(_, f)| *f);
                 match (found, fds.into_iter().next()) {
-                    (Some(function), Some(argument)) => self.launch(id, &leaf, |entrance| {
+                    (Some(function), Some(argument)) => self.launch(id, &leaf, false, |entrance| {
                         enter::helper(entrance, user, function, argument)
                     }),
                     _ => {
@@ -204,6 +204,7 @@ impl Server {
                     pid: init,
                     pidfd: init_pidfd,
                     leaf: "init".to_owned(),
+                    terminal: false,
                     stage: Stage::Running,
                     retry_at: None,
                 };
@@ -219,10 +220,9 @@ impl Server {
     }
 
     /// Makes a process that enters the container; `become_it` runs in it.
-    fn launch(&mut self, id: u64, leaf: &str, become_it: impl FnOnce(Entrance)) {
-        let result = self.try_launch(id, leaf, become_it);
-        match result {
-            Ok(child) => self.children.push(child),
+    fn launch(&mut self, id: u64, leaf: &str, terminal: bool, become_it: impl FnOnce(Entrance)) {
+        match self.try_launch(id, leaf, become_it) {
+            Ok(child) => self.children.push(Child { terminal, ..child }),
             Err(error) => self.answer(id, Answer::SpawnFailed(error)),
         }
     }
@@ -271,6 +271,7 @@ impl Server {
                 pid,
                 pidfd,
                 leaf: name.to_owned(),
+                terminal: false,
                 stage: Stage::Entering { request, report, bytes: Vec::new() },
                 retry_at: None,
             }),
@@ -364,12 +365,16 @@ impl Server {
         match sys::clone_process(0, None) {
             Ok(Cloned::Child) => ask_everyone_to_end(Duration::from_millis(timeout_ms)),
             Ok(Cloned::Parent { pid, pidfd }) => {
-                let leaf = String::new();
-                let stage = Stage::Forgotten;
-                self.children.push(Child { pid, pidfd, leaf, stage, retry_at: None });
                 self.stop = Stop::Asking { request, stopper: pid };
+                let (leaf, stage) = (String::new(), Stage::Forgotten);
+                let stopper = Child { pid, pidfd, leaf, terminal: false, stage, retry_at: None };
+                self.children.push(stopper);
             }
             Err(_) => drop(pidfd_send_signal(&running.init.pidfd, Signal::KILL)),
+        }
+        // Interactive shells ignore SIGTERM and take this for the end of their terminal.
+        for child in self.children.iter().filter(|child| child.terminal) {
+            let _ = child.signal(Signal::HUP, Target::Group);
         }
     }
 
@@ -423,10 +428,9 @@ fn release_root() {
 /// Asks every process inside to end, and waits until they have or the time is over.
 fn ask_everyone_to_end(timeout: Duration) -> ! {
     let deadline = Instant::now() + timeout;
-    // Interactive shells ignore the first; stopped processes hear none without the last.
-    for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGCONT] {
-        sys::kill_all_visible(signal);
-    }
+    // Stopped processes hear the first only with the second.
+    sys::kill_all_visible(libc::SIGTERM);
+    sys::kill_all_visible(libc::SIGCONT);
     while sys::kill_all_visible(0) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }

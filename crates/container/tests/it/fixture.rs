@@ -19,10 +19,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// First id of the tests' containers.
-pub const ID_BASE: u32 = 1_900_000_000 - 1_900_000_000 % 65_536;
+pub(crate) const ID_BASE: u32 = 1_900_000_000 - 1_900_000_000 % 65_536;
 
 /// Whether this host can run containers; says why not.
-pub fn can_run() -> bool {
+pub(crate) fn can_run() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         println!("skipped: needs root");
@@ -35,13 +35,13 @@ pub fn can_run() -> bool {
 }
 
 /// What every test may change before the start.
-pub struct Setup {
-    pub limits: Limits,
-    pub helpers: Vec<(&'static str, HelperFn)>,
-    pub allow_netfilter: bool,
-    pub tools: Vec<Tool>,
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    pub(crate) helpers: Vec<(&'static str, HelperFn)>,
+    pub(crate) allow_netfilter: bool,
+    pub(crate) tools: Vec<Tool>,
     /// Changes the root file system before the image is made.
-    pub prepare: fn(&Path),
+    pub(crate) prepare: fn(&Path),
 }
 
 impl Default for Setup {
@@ -63,23 +63,23 @@ impl Default for Setup {
 }
 
 /// A machine under test. Everything it made is gone when it is dropped, also after a panic.
-pub struct Machine {
-    pub runtime: Runtime,
-    pub launcher: Option<Launcher>,
-    pub container: Option<Container>,
-    pub cgroup: MachineCgroup,
+pub(crate) struct Machine {
+    pub(crate) runtime: Runtime,
+    pub(crate) launcher: Option<Launcher>,
+    pub(crate) container: Option<Container>,
+    pub(crate) cgroup: MachineCgroup,
     launcher_pid: i32,
-    _loop: Loop,
+    device: Loop,
     work: TempDir,
 }
 
 impl Machine {
-    pub fn start(setup: Setup) -> Self {
+    pub(crate) fn start(setup: Setup) -> Self {
         Self::try_start(setup).unwrap_or_else(|error| panic!("start: {error}"))
     }
 
-    pub fn try_start(setup: Setup) -> Result<Self, StartError> {
-        let work = tempfile::tempdir().unwrap();
+    pub(crate) fn try_start(setup: Setup) -> Result<Self, StartError> {
+        let work = tempfile::Builder::new().prefix("sprite-container-").tempdir().unwrap();
         let image = work.path().join("disk.ext4");
         make_image(&image, setup.prepare);
         let device = Loop::attach(&image);
@@ -108,39 +108,41 @@ impl Machine {
             container: None,
             cgroup,
             launcher_pid,
-            _loop: device,
+            device,
             work,
         };
         machine.container = Some(machine.runtime.block_on(machine.launcher().start(spec))?);
+        // From now on it goes with its last user.
+        machine.device.detach();
         Ok(machine)
     }
 
-    pub fn launcher(&self) -> &Launcher {
+    pub(crate) fn launcher(&self) -> &Launcher {
         self.launcher.as_ref().unwrap()
     }
 
     /// Directory that holds the machine's work directory.
-    pub fn work(&self) -> &Path {
+    pub(crate) fn work(&self) -> &Path {
         self.work.path()
     }
 
-    pub fn spawn(&self, spec: SpawnSpec) -> Result<Process, SpawnError> {
+    pub(crate) fn spawn(&self, spec: SpawnSpec) -> Result<Process, SpawnError> {
         self.runtime.block_on(self.launcher().spawn(spec))
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, spec: SpawnSpec) -> Result<Output, SpawnError> {
+    pub(crate) fn run(&self, spec: SpawnSpec) -> Result<Output, SpawnError> {
         let process = self.spawn(spec)?;
         Ok(self.finish(process))
     }
 
     /// Runs a shell script as the given user.
-    pub fn shell(&self, user: User, script: &str) -> Output {
+    pub(crate) fn shell(&self, user: User, script: &str) -> Output {
         self.run(command(user, &["/bin/sh", "-c", script])).unwrap()
     }
 
     /// Collects a process's output and exit code.
-    pub fn finish(&self, process: Process) -> Output {
+    pub(crate) fn finish(&self, process: Process) -> Output {
         let stderr = process.stderr.map(|fd| std::thread::spawn(move || read_all(fd)));
         drop(process.stdin);
         let stdout = std::thread::spawn(move || read_all(process.stdout));
@@ -174,29 +176,39 @@ impl Drop for Machine {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        let _ = self.cgroup.kill_all();
+        // This thread shares the launcher's mount namespace; an agent would end now.
+        for path in ["work/stage", "work/root", "work"] {
+            let path = self.work.path().join(path);
+            let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
+        }
+        if std::thread::panicking() {
+            let _ = self.cgroup.kill_all();
+        }
         wait_for("the machine's processes to end", || self.cgroup.is_empty());
         self.cgroup.remove().unwrap();
+        self.device.detach();
+        let image = self.work.path().join("disk.ext4");
+        wait_for("the loop device to be released", || !loop_files().contains(&image));
     }
 }
 
 /// What a command left.
 #[derive(Debug)]
-pub struct Output {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Output {
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout.trim_end().to_owned()
     }
 }
 
 /// A command with pipes, in a leaf of its own.
-pub fn command(user: User, argv: &[&str]) -> SpawnSpec {
+pub(crate) fn command(user: User, argv: &[&str]) -> SpawnSpec {
     SpawnSpec {
         argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
         path: None,
@@ -209,7 +221,7 @@ pub fn command(user: User, argv: &[&str]) -> SpawnSpec {
 }
 
 /// Reads a descriptor that does not block to its end. A terminal ends with an error.
-pub fn read_all(fd: OwnedFd) -> String {
+pub(crate) fn read_all(fd: OwnedFd) -> String {
     let flags = rustix::fs::fcntl_getfl(&fd).unwrap();
     rustix::fs::fcntl_setfl(&fd, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
     let mut bytes = Vec::new();
@@ -219,7 +231,7 @@ pub fn read_all(fd: OwnedFd) -> String {
 
 /// Waits until a condition holds.
 #[track_caller]
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -230,6 +242,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 /// A loop device; detached when dropped. Once mounted it goes with its last user.
 struct Loop {
     path: PathBuf,
+    attached: bool,
 }
 
 impl Loop {
@@ -237,22 +250,38 @@ impl Loop {
         let output =
             Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        Self { path: String::from_utf8(output.stdout).unwrap().trim().into() }
+        Self { path: String::from_utf8(output.stdout).unwrap().trim().into(), attached: true }
+    }
+
+    fn detach(&mut self) {
+        if std::mem::take(&mut self.attached) {
+            let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
+        }
     }
 }
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
+        self.detach();
     }
 }
 
+/// The files behind all loop devices of the host.
+pub(crate) fn loop_files() -> Vec<PathBuf> {
+    let arguments = ["--list", "--noheadings", "--output", "BACK-FILE"];
+    let output = Command::new("losetup").args(arguments).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.trim().trim_end_matches(" (deleted)").into()).collect()
+}
+
 /// The statically linked attack program.
-pub fn attack_program() -> &'static Path {
-    static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = PROGRAM.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("attack");
+pub(crate) fn attack_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // A name of this process's own: several may run, and the kernel refuses to execute a
+        // file that is being written.
+        let name = format!("attack-{}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/attack.c");
         let status = Command::new("cc")
             .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
@@ -261,9 +290,10 @@ pub fn attack_program() -> &'static Path {
             .status()
             .unwrap();
         assert!(status.success(), "compile the attack program");
-        (directory, path)
-    });
-    path
+        let shared = path.with_file_name("attack");
+        fs::rename(&path, &shared).unwrap();
+        shared
+    })
 }
 
 /// Makes a small ext4 image: busybox, users, a planted device node and a planted set-user-id
@@ -299,14 +329,14 @@ fn make_image(image: &Path, prepare: fn(&Path)) {
     let group = "root:x:0:\ntty:x:5:\nsudo:x:27:sprite\nusers:x:100:sprite\nsprite:x:1001:\n";
     fs::write(root.join("etc/group"), group).unwrap();
     prepare(root);
-    let status = Command::new("mkfs.ext4")
+    let made = Command::new("mkfs.ext4")
         .args(["-q", "-F", "-E", "root_owner=0:0", "-d"])
         .arg(root)
         .arg(image)
         .arg("48m")
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "make the image");
+    assert!(made.status.success(), "{made:?}");
 }
 
 const APPLETS: &[&str] = &[
