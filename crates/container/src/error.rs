@@ -22,8 +22,8 @@ pub enum StartError {
     /// The root disk is not one we start: the text says what is wrong with it.
     #[error("root file system refused: {detail}")]
     Refused { detail: String },
-    /// The kernel refused a step.
-    #[error("{step}: {source}{}", hint.as_deref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    /// The kernel refused a step; the hint says what a person can do, where that is known.
+    #[error("{step}{}", hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Setup { step: String, source: io::Error, hint: Option<String> },
     /// This launcher has started a container before.
     #[error("this launcher already started a container")]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Host ids that one container uses: `id_base .. id_base + ID_COUNT`.
 pub(crate) const ID_COUNT: u32 = 65_536;
 
-/// A container to start.
+/// A container to start. All host paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// The root disk.

@@ -19,29 +19,6 @@ const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 const DESCENDANTS_MAX: &str = "1024";
 const DEPTH_MAX: &str = "32";
 
-/// Devices that the container may open, as version 1 writes them. Making nodes is impossible
-/// in a user namespace anyway. In order: null, zero, full, random, urandom, tty, ptmx,
-/// pseudo terminals, fuse, tun.
-const DEVICES: [&str; 17] = [
-    "c 1:3 rw",
-    "c 1:5 rw",
-    "c 1:7 rw",
-    "c 1:8 rw",
-    "c 1:9 rw",
-    "c 5:0 rw",
-    "c 5:2 rw",
-    "c 136:* rw",
-    "c 137:* rw",
-    "c 138:* rw",
-    "c 139:* rw",
-    "c 140:* rw",
-    "c 141:* rw",
-    "c 142:* rw",
-    "c 143:* rw",
-    "c 10:229 rw",
-    "c 10:200 rw",
-];
-
 /// Which versions a host uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -140,8 +117,12 @@ impl Hierarchies {
     ) -> Result<MachineCgroup, CgroupError> {
         let cgroup = self.at(machine);
         let result = self.make(&cgroup).and_then(|()| {
-            confine_devices(&cgroup)?;
-            cgroup.set_limits(limits)
+            let confined = cgroup.confine_devices()?;
+            let mut unapplied = cgroup.set_limits(limits)?;
+            if !confined {
+                unapplied.push(missing(self.mode, "devices"));
+            }
+            Ok(unapplied)
         });
         match result {
             Ok(unapplied) => Ok(cgroup.with_unapplied(unapplied)),
@@ -237,16 +218,6 @@ fn enable_controllers(directory: &Path) -> Result<(), CgroupError> {
         let has = |text: &str| text.split_ascii_whitespace().any(|name| name == controller);
         if has(&available) && !has(&enabled) {
             files::write(&control, &format!("+{controller}"))?;
-        }
-    }
-    Ok(())
-}
-
-fn confine_devices(cgroup: &MachineCgroup) -> Result<(), CgroupError> {
-    if let Some(directory) = cgroup.v1_with("devices.deny") {
-        files::write(&directory.join("devices.deny"), "a")?;
-        for device in DEVICES {
-            files::write(&directory.join("devices.allow"), device)?;
         }
     }
     Ok(())

@@ -84,8 +84,13 @@ impl Leaves {
         files::write(&file, &pid.as_raw_nonzero().to_string())
     }
 
-    /// Makes a leaf if there is none of that name, and opens it.
+    /// Makes a leaf if there is none of that name, and opens it. If the container has used up
+    /// the groups that it may nest, that is init's leaf, so that it can still be entered.
     pub(crate) fn open(&self, name: &str) -> Result<Leaf<'_>, CgroupError> {
+        self.open_existing_or_new(name).or_else(|_| self.open_existing_or_new("init"))
+    }
+
+    fn open_existing_or_new(&self, name: &str) -> Result<Leaf<'_>, CgroupError> {
         let mut leaf = Leaf { v1: &self.v1, directory: None, processes: None };
         if let Some(tree) = &self.tree {
             let path = tree.join(name);

@@ -90,6 +90,10 @@ impl MachineCgroup {
 /// Explains a controller that is not there.
 pub(super) fn missing(mode: Mode, controller: &'static str) -> Unapplied {
     let (reason, fix) = match mode {
+        Mode::V2 if controller == "devices" => (
+            "the kernel does not take programs that decide about devices".to_owned(),
+            "use a kernel built with CONFIG_CGROUP_BPF".to_owned(),
+        ),
         Mode::V2 => (
             format!("the `{controller}` controller is not enabled in our part of the cgroup tree"),
             format!(

@@ -19,6 +19,7 @@
 //! - A limit whose controller is missing is reported in words, never silently dropped.
 
 mod detect;
+mod devices;
 mod error;
 mod files;
 mod leaves;

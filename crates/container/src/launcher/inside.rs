@@ -61,6 +61,9 @@ pub(super) enum Report {
     },
 }
 
+/// Longest host name that the kernel takes, in bytes.
+const HOSTNAME_MAX: usize = 64;
+
 const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
@@ -187,7 +190,9 @@ fn build(inside: &Inside, socket: &OwnedFd) -> Result<(OwnedFd, Vec<String>), St
     if let Err(error) = sys::interface_up("lo") {
         warnings.push(format!("the loopback interface is down: {error}"));
     }
-    rustix::system::sethostname(inside.spec.hostname.as_bytes()).during("set the host name")?;
+    let hostname = inside.spec.hostname.as_bytes();
+    let hostname = &hostname[..hostname.len().min(HOSTNAME_MAX)];
+    rustix::system::sethostname(hostname).during("set the host name")?;
     silence().during("open the null device")?;
     sys::install_filter(inside.filter).during("install the system call filter")?;
     Ok((devpts, warnings))

@@ -170,12 +170,7 @@ pub(crate) fn close_range(first: RawFd, last: RawFd) {
 pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: only sets flags.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first as u32,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC as u32,
-        )
+        libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@
  *   attack list          prints the names
  *
  * One line each: "blocked NAME: errno text" or "SUCCEEDED NAME: what"; exit code 1 if any
- * succeeded. Some modes are tools for tests rather than attacks: eat, race, fds, cgroups.
+ * succeeded. Some modes are tools for tests rather than attacks: eat, fork, race, hold and so on.
  * They are described in main().
  *
  * An attack function returns 0 and leaves errno when it was blocked, and 1 when it worked.
@@ -636,6 +636,14 @@ int main(int argc, char **argv) {
         }
         printf("made %d\n", n);
         return 0;
+    }
+    if (!strcmp(mode, "hold")) { /* traces a process and keeps it when it has died */
+        if (ptrace(PTRACE_SEIZE, atoi(argv[2]), 0, PTRACE_O_TRACEEXIT) < 0)
+            return perror("ptrace"), 1;
+        puts("held");
+        fflush(stdout);
+        for (;;)
+            pause();
     }
     if (!strcmp(mode, "icmp")) { /* pings the loopback interface without rights */
         struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};

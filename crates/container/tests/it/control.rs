@@ -164,6 +164,55 @@ fn a_frozen_machine_stands_still_and_can_be_thawed_or_killed() {
     wait_for("all processes to end", || machine.cgroup.is_empty());
 }
 
+/// Entering may hang; a caller that no longer waits must not find its command running later.
+#[test]
+fn a_start_that_is_given_up_leaves_no_process() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::start(Setup::default());
+    if machine.cgroup.cgroup2_dir().is_none() {
+        return;
+    }
+    machine.cgroup.freeze(Duration::from_secs(10)).unwrap();
+    let result = machine.runtime.block_on(async {
+        let spawn = machine.launcher().spawn(command(User::Root, &["touch", "/was-here"]));
+        tokio::time::timeout(Duration::from_millis(100), spawn).await
+    });
+    assert!(result.is_err());
+    wait_for("the cancelled process to end", || {
+        // The driver sends the cancellation when it runs next.
+        machine.runtime.block_on(tokio::task::yield_now());
+        machine.cgroup.stats().pids == Some(1)
+    });
+    machine.cgroup.thaw().unwrap();
+    machine.shell(User::Root, "test ! -e /was-here").ok();
+}
+
+/// A tracer inside can keep a dead process from us for as long as it likes.
+#[test]
+fn a_process_held_by_a_tracer_holds_up_nobody_else() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::start(Setup::default());
+    let victim = machine.spawn(command(User::Sprite, &["sleep", "1000"])).unwrap();
+    let pid = victim.inner_pid.to_string();
+    let tracer = machine.spawn(command(User::Sprite, &["attack", "hold", &pid])).unwrap();
+    let mut text = [0; 8];
+    wait_for("the tracer", || {
+        rustix::io::read(&tracer.stdout, &mut text).is_ok_and(|count| count > 0)
+    });
+    let signal = |pid| machine.launcher().signal(pid, 9, Target::Process);
+    machine.runtime.block_on(signal(victim.pid)).unwrap();
+    for _ in 0..5 {
+        machine.shell(User::Sprite, "true").ok();
+    }
+    assert!(victim.exit.is_empty(), "the tracer holds it");
+    machine.runtime.block_on(signal(tracer.pid)).unwrap();
+    assert_eq!(machine.runtime.block_on(victim.exit).unwrap(), 128 + 9);
+}
+
 #[test]
 fn a_root_that_hides_links_behind_mount_points_is_refused() {
     if !can_run() {

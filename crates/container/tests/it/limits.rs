@@ -54,6 +54,41 @@ fn nested_groups_are_bounded() {
     let out = machine.run(command(User::Root, &["attack", "cgroups"])).unwrap().ok();
     let made: u32 = out.trim_start_matches("made ").parse().unwrap();
     assert!((100..=1024).contains(&made), "{out}");
+    // The container can still be entered.
+    let mut spec = command(User::Sprite, &["echo", "in"]);
+    spec.leaf = "s-new".into();
+    assert_eq!(machine.run(spec).unwrap().ok(), "in");
+}
+
+/// Were a device node to appear inside after all, it could not be opened.
+#[test]
+fn devices_are_confined_by_each_hierarchy_that_can() {
+    if !can_run() {
+        return;
+    }
+    let (_, _, cgroup) = groups(&Limits::default());
+    let open = |group: &std::path::Path, device: &str| {
+        let script = format!("echo 0 >{}/cgroup.procs && exec head -c0 {device}", group.display());
+        let status = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        status.status.success()
+    };
+    let confined: Vec<_> = cgroup
+        .dirs()
+        .into_iter()
+        .filter(|group| {
+            Some(group) == cgroup.cgroup2_dir().as_ref() || group.join("devices.list").exists()
+        })
+        .collect();
+    assert!(!confined.is_empty());
+    for group in &confined {
+        // Version 2 with controllers for its children keeps processes in leaves.
+        let group = if group.join("box").exists() { group.join("box") } else { group.clone() };
+        assert!(open(&group, "/dev/zero"), "{group:?}");
+        assert!(!open(&group, "/dev/kmsg"), "{group:?}");
+        assert!(!open(&group, "/dev/loop-control"), "{group:?}");
+    }
+    wait_for("the commands to be gone", || cgroup.is_empty());
+    cgroup.remove().unwrap();
 }
 
 #[test]

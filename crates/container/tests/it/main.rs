@@ -2,6 +2,7 @@
 //!
 //! Every test has a machine of its own, which checks when it is dropped that nothing of it is
 //! left: no process, mount, loop device or control group.
+#![expect(clippy::unwrap_used, reason = "a failed assumption of a test is a failed test")]
 
 mod attacks;
 mod control;
