@@ -27,7 +27,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const LATER: [&str; 5] = ["services", "checkpoint", "checkpoints", "tasks", "policy"];
 
 /// Returns the routes of the sprite's side of the agent.
-#[must_use]
 pub fn local_router(guest: Guest) -> Router {
     Router::new()
         .route("/v1/info", get(info))

@@ -12,7 +12,6 @@ use crate::guest::Guest;
 use crate::routes::{files, machine, sessions};
 
 /// Returns the routes of the host's side of the agent.
-#[must_use]
 pub fn router(guest: Guest) -> Router {
     Router::new()
         .route("/v1/health", get(machine::health))
