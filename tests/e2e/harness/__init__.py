@@ -1,0 +1,1 @@
+"""What the tests share: the server under test, its clients, and what it may leave behind."""
