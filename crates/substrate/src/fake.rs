@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sprite_guestd::{Guest, GuestSettings, router};
 use sprite_linkmux::{Dial, Dialing, GuestIdentity, GuestLink, HostIdentity, HostLink, Io};
@@ -15,6 +16,8 @@ use crate::machine::{Inner, Kind, Machine, MachineSpec};
 #[derive(Clone, Debug)]
 pub struct Fake {
     homes: PathBuf,
+    /// Cut each link after this time, over and over.
+    cut_every: Option<Duration>,
 }
 
 /// What a fake machine is made of.
@@ -28,7 +31,14 @@ impl Fake {
     /// Makes a substrate whose machines have their homes below `homes`.
     #[must_use]
     pub fn new(homes: impl Into<PathBuf>) -> Self {
-        Self { homes: homes.into() }
+        Self { homes: homes.into(), cut_every: None }
+    }
+
+    /// Cuts every link after `period`, whatever is under way on it; the host connects anew.
+    #[must_use]
+    pub fn cutting_links_every(mut self, period: Duration) -> Self {
+        self.cut_every = Some(period);
+        self
     }
 
     pub(crate) async fn boot(&self, spec: MachineSpec) -> Result<Machine, BootError> {
@@ -47,7 +57,8 @@ impl Fake {
         let secret = "0".repeat(64);
         let identity =
             GuestIdentity { machine_id: spec.machine_id.clone(), boot_id, secret: secret.clone() };
-        let dial = InMemory { link: GuestLink::new(identity), guest: guest.clone() };
+        let cut_after = self.cut_every;
+        let dial = InMemory { link: GuestLink::new(identity), guest: guest.clone(), cut_after };
         let identity = HostIdentity { machine_id: spec.machine_id.clone(), secret };
         let link = HostLink::connect(identity, dial);
         let (ended_out, ended) = watch::channel(None);
@@ -71,15 +82,22 @@ impl Fake {
 struct InMemory {
     link: GuestLink,
     guest: Guest,
+    cut_after: Option<Duration>,
 }
 
 impl Dial for InMemory {
     fn dial(&self) -> Dialing<'_> {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (link, guest) = (self.link.clone(), self.guest.clone());
+        let cut_after = self.cut_after;
         tokio::spawn(async move {
             let service = hyper_util::service::TowerToHyperService::new(router(guest));
-            let _ = link.serve_io(theirs, service).await;
+            let serve = link.serve_io(theirs, service);
+            match cut_after {
+                // What was in flight, in both directions, is lost.
+                Some(period) => drop(tokio::time::timeout(period, serve).await),
+                None => drop(serve.await),
+            }
         });
         Box::pin(async { Ok(Box::new(ours) as Box<dyn Io>) })
     }

@@ -56,7 +56,7 @@ pub(crate) async fn token(config: &Config, command: TokenCommand) -> anyhow::Res
                 println!("{}", made.token);
                 eprintln!(
                     "Token {} of org {}. It is shown only this once.\n\
-                     hint: sprite login --token-stdin http://{}   (and paste it)",
+                     hint: sprite login http://{}   (and paste it)",
                     made.id, new.org, config.listen
                 );
             }
