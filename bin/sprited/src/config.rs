@@ -106,11 +106,7 @@ impl Default for ImageConfig {
 impl Default for NetworkConfig {
     fn default() -> Self {
         let defaults = sprite_network::NetworkSettings::default();
-        Self {
-            range: defaults.range.to_string(),
-            allow_private: Vec::new(),
-            resolvers: Vec::new(),
-        }
+        Self { range: defaults.range.to_string(), allow_private: Vec::new(), resolvers: Vec::new() }
     }
 }
 
@@ -160,12 +156,22 @@ pub struct Overrides {
     #[arg(long, global = true, env = "SPRITED_NETWORK_RANGE", value_name = "CIDR")]
     pub network_range: Option<String>,
     /// Private networks that sprites may reach all the same; may be repeated.
-    #[arg(long, global = true, env = "SPRITED_ALLOW_PRIVATE", value_name = "CIDR",
-          value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        env = "SPRITED_ALLOW_PRIVATE",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
     pub allow_private: Vec<String>,
     /// Resolvers for sprites [default: those of /etc/resolv.conf]; may be repeated.
-    #[arg(long, global = true, env = "SPRITED_RESOLVERS", value_name = "ADDRESS:PORT",
-          value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        env = "SPRITED_RESOLVERS",
+        value_name = "ADDRESS:PORT",
+        value_delimiter = ','
+    )]
     pub resolvers: Vec<SocketAddr>,
     /// Sprites that may run at once [default: 200].
     #[arg(long, global = true, env = "SPRITED_RUNNING_MAX", value_name = "COUNT")]

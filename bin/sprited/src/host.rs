@@ -39,10 +39,7 @@ pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find this program's own file")?;
     let path = own.with_file_name(name);
     if !path.is_file() {
-        bail!(
-            "`{name}` is not beside `{}`: build all programs with script/build",
-            own.display()
-        );
+        bail!("`{name}` is not beside `{}`: build all programs with script/build", own.display());
     }
     Ok(path)
 }

@@ -79,20 +79,15 @@ pub(crate) async fn open(config: &Config, url_port: u16, alone: bool) -> anyhow:
 }
 
 async fn open_network(config: &Config, alone: bool) -> anyhow::Result<Network> {
-    let parse = |text: &String| {
-        text.parse().with_context(|| format!("network range `{text}`"))
-    };
+    let parse = |text: &String| text.parse().with_context(|| format!("network range `{text}`"));
     let settings = NetworkSettings {
         range: parse(&config.network.range)?,
         allow_private: config.network.allow_private.iter().map(parse).collect::<Result<_, _>>()?,
         upstreams: config.network.resolvers.clone(),
         ..NetworkSettings::default()
     };
-    let network = if alone {
-        Network::open(settings)
-    } else {
-        Network::open_instance(&settings).await
-    };
+    let network =
+        if alone { Network::open(settings) } else { Network::open_instance(&settings).await };
     let network = network.context("open the network")?;
     network.prepare().await.context("prepare the host's network")?;
     Ok(network)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sprite_guestd::{Guest, GuestSettings, router};
@@ -18,6 +19,7 @@ pub struct Fake {
     homes: PathBuf,
     /// Cut each link after this time, over and over.
     cut_every: Option<Duration>,
+    cuts: Arc<AtomicU64>,
 }
 
 /// What a fake machine is made of.
@@ -31,7 +33,7 @@ impl Fake {
     /// Makes a substrate whose machines have their homes below `homes`.
     #[must_use]
     pub fn new(homes: impl Into<PathBuf>) -> Self {
-        Self { homes: homes.into(), cut_every: None }
+        Self { homes: homes.into(), cut_every: None, cuts: Arc::default() }
     }
 
     /// Cuts every link after `period`, whatever is under way on it; the host connects anew.
@@ -39,6 +41,12 @@ impl Fake {
     pub fn cutting_links_every(mut self, period: Duration) -> Self {
         self.cut_every = Some(period);
         self
+    }
+
+    /// Counts the links that were cut.
+    #[must_use]
+    pub fn links_cut(&self) -> u64 {
+        self.cuts.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn boot(&self, spec: MachineSpec) -> Result<Machine, BootError> {
@@ -57,7 +65,7 @@ impl Fake {
         let secret = "0".repeat(64);
         let identity =
             GuestIdentity { machine_id: spec.machine_id.clone(), boot_id, secret: secret.clone() };
-        let cut_after = self.cut_every;
+        let cut_after = self.cut_every.map(|period| (period, self.cuts.clone()));
         let dial = InMemory { link: GuestLink::new(identity), guest: guest.clone(), cut_after };
         let identity = HostIdentity { machine_id: spec.machine_id.clone(), secret };
         let link = HostLink::connect(identity, dial);
@@ -82,20 +90,24 @@ impl Fake {
 struct InMemory {
     link: GuestLink,
     guest: Guest,
-    cut_after: Option<Duration>,
+    cut_after: Option<(Duration, Arc<AtomicU64>)>,
 }
 
 impl Dial for InMemory {
     fn dial(&self) -> Dialing<'_> {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (link, guest) = (self.link.clone(), self.guest.clone());
-        let cut_after = self.cut_after;
+        let cut_after = self.cut_after.clone();
         tokio::spawn(async move {
             let service = hyper_util::service::TowerToHyperService::new(router(guest));
             let serve = link.serve_io(theirs, service);
             match cut_after {
                 // What was in flight, in both directions, is lost.
-                Some(period) => drop(tokio::time::timeout(period, serve).await),
+                Some((period, cuts)) => {
+                    if tokio::time::timeout(period, serve).await.is_err() {
+                        cuts.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 None => drop(serve.await),
             }
         });

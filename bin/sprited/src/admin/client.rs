@@ -74,15 +74,15 @@ impl AdminClient {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(bytes)))
             .map_err(|error| self.broken(error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| self.broken(error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(error))?;
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let bytes = body.map_err(|source| AdminError::Broken { path: self.socket.clone(), source })?;
+        let bytes =
+            body.map_err(|source| AdminError::Broken { path: self.socket.clone(), source })?;
         let bytes = bytes.to_bytes();
         if !status.is_success() {
             let text = match serde_json::from_slice::<ApiError>(&bytes) {
@@ -91,11 +91,8 @@ impl AdminClient {
             };
             return Err(AdminError::Refused(text));
         }
-        let text: &[u8] = if bytes.is_empty() || status == StatusCode::NO_CONTENT {
-            b"null"
-        } else {
-            &bytes
-        };
+        let text: &[u8] =
+            if bytes.is_empty() || status == StatusCode::NO_CONTENT { b"null" } else { &bytes };
         serde_json::from_slice(text).map_err(|error| self.broken(error))
     }
 

@@ -26,13 +26,10 @@ pub(crate) async fn image(config: &Config, command: ImageCommand) -> anyhow::Res
             println!("{}", image.id);
         }
         ImageCommand::Import { from, name } => {
-            let kind = std::fs::metadata(&from)
-                .with_context(|| format!("import `{}`", from.display()))?;
-            let from = if kind.is_dir() {
-                ImportFrom::OciLayout(from)
-            } else {
-                ImportFrom::Tarball(from)
-            };
+            let kind =
+                std::fs::metadata(&from).with_context(|| format!("import `{}`", from.display()))?;
+            let from =
+                if kind.is_dir() { ImportFrom::OciLayout(from) } else { ImportFrom::Tarball(from) };
             let image = images(config)?.import(from, name, report).await?;
             println!("{}", image.id);
         }

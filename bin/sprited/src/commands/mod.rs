@@ -43,13 +43,12 @@ pub(crate) async fn token(config: &Config, command: TokenCommand) -> anyhow::Res
     match command {
         TokenCommand::Create { org, description, quiet } => {
             let new = NewToken { org, description };
-            let made: MadeToken =
-                match client.call(Method::POST, "/v1/tokens", Some(&new)).await {
-                    Err(AdminError::NotRunning) => {
-                        records::create_token(&open_catalog(config)?, &new).await?
-                    }
-                    result => result?,
-                };
+            let made: MadeToken = match client.call(Method::POST, "/v1/tokens", Some(&new)).await {
+                Err(AdminError::NotRunning) => {
+                    records::create_token(&open_catalog(config)?, &new).await?
+                }
+                result => result?,
+            };
             if quiet {
                 println!("{}", made.token);
             } else {
@@ -75,7 +74,10 @@ pub(crate) async fn token(config: &Config, command: TokenCommand) -> anyhow::Res
                 let row = |t: &TokenEntry| {
                     vec![t.id.clone(), t.created_at.clone(), t.description.clone()]
                 };
-                print_table(&["ID", "CREATED", "DESCRIPTION"], &tokens.iter().map(row).collect::<Vec<_>>());
+                print_table(
+                    &["ID", "CREATED", "DESCRIPTION"],
+                    &tokens.iter().map(row).collect::<Vec<_>>(),
+                );
             }
         }
         TokenCommand::Revoke { org, id } => {

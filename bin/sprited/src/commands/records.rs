@@ -51,10 +51,7 @@ pub(crate) async fn list_orgs(catalog: &Catalog) -> Vec<OrgEntry> {
     catalog.orgs().await.into_iter().map(entry).collect()
 }
 
-pub(crate) async fn create_org(
-    catalog: &Catalog,
-    new: &NewOrg,
-) -> Result<OrgEntry, RecordsError> {
+pub(crate) async fn create_org(catalog: &Catalog, new: &NewOrg) -> Result<OrgEntry, RecordsError> {
     Ok(entry(catalog.create_org(&new.name.parse()?).await?))
 }
 
