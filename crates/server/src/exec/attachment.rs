@@ -38,6 +38,8 @@ const READ_BYTES: usize = 256 * 1024;
 /// Input encoded ahead of what the stream takes, in bytes.
 const WRITE_BYTES: usize = 256 * 1024;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// Streams in a row that may break before the guest has said anything on them.
+const SILENT_BREAKS_MAX: u32 = 20;
 /// Signals kept for a session that is still starting.
 const SIGNALS_MAX: usize = 64;
 
@@ -71,6 +73,8 @@ pub(crate) enum Event {
         end: u64,
     },
     Port(PortEvent),
+    /// The session took input, so there may be room for more.
+    InputTaken,
     Exit(i32),
     StartFailed(StartError),
     /// The guest gave up on us for being too slow.
@@ -112,6 +116,7 @@ pub(crate) struct Attachment {
     owner: bool,
     size: TerminalSize,
     greeted: bool,
+    silent_breaks: u32,
     inbound: BytesMut,
     outbound: BytesMut,
     controls: VecDeque<SessionFrame>,
@@ -148,6 +153,7 @@ impl Attachment {
             owner,
             size,
             greeted: false,
+            silent_breaks: 0,
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
             controls: VecDeque::new(),
@@ -236,14 +242,13 @@ impl Attachment {
                         Ok(None) => {}
                         Err(error) => {
                             tracing::warn!(%error, "session stream is damaged");
-                            self.broken();
-                            return None;
+                            return self.broken();
                         }
                     }
                 }
                 if let Err(error) = self.exchange(may_read).await {
                     tracing::debug!(%error, "session stream broke");
-                    self.broken();
+                    return self.broken();
                 }
                 None
             }
@@ -323,8 +328,9 @@ impl Attachment {
             SessionFrame::InputAck { offset } => {
                 if let Err(error) = self.input.acknowledge(offset) {
                     tracing::warn!(%error, "session stream is damaged");
-                    self.broken();
+                    return self.broken();
                 }
+                return Some(Event::InputTaken);
             }
             SessionFrame::Port(json) => {
                 if self.greeted {
@@ -341,8 +347,7 @@ impl Attachment {
     fn attached(&mut self, json: &[u8]) -> Option<Event> {
         let Ok(attached) = serde_json::from_slice::<Attached>(json) else {
             tracing::warn!("session stream begins with something unreadable");
-            self.broken();
-            return None;
+            return self.broken();
         };
         if let Err(error) = self.input.rewind(attached.input_from) {
             // The guest has forgotten us, and what of our input it took.
@@ -368,10 +373,19 @@ impl Attachment {
         self.phase = Phase::Following { session, stream };
     }
 
-    fn broken(&mut self) {
-        if let Phase::Following { session, .. } = std::mem::replace(&mut self.phase, Phase::Over) {
-            self.reconnect(session);
+    /// Gives the stream up and opens another, unless that has not helped for a while.
+    fn broken(&mut self) -> Option<Event> {
+        let Phase::Following { session, stream } = std::mem::replace(&mut self.phase, Phase::Over)
+        else {
+            return None;
+        };
+        self.silent_breaks = if stream.greeted { 0 } else { self.silent_breaks + 1 };
+        if self.silent_breaks > SILENT_BREAKS_MAX {
+            tracing::warn!("session cannot be followed: its streams break at once");
+            return Some(Event::Lost);
         }
+        self.reconnect(session);
+        None
     }
 
     fn reconnect(&mut self, session: Started) {
@@ -398,7 +412,9 @@ impl Attachment {
         };
         let uri = format!("/v1/sessions/{}/stream?{}", session.session_id, encode(&query));
         let link = session.machine.link.clone();
+        let pause = RECONNECT_PAUSE * self.silent_breaks;
         async move {
+            tokio::time::sleep(pause).await;
             loop {
                 let request = Request::get(uri.as_str())
                     .header(http::header::UPGRADE, UPGRADE)
@@ -444,7 +460,7 @@ impl Attachment {
             if let Ok(false) = timeout(FAREWELL, self.drain_until(Self::is_flushed)).await {
                 return;
             }
-            self.input = InputBuffer::default();
+            self.input.give_up();
         }
     }
 

@@ -56,6 +56,18 @@ impl InputBuffer {
         self.closed = true;
     }
 
+    /// Forgets what is not under way yet.
+    pub(crate) fn give_up(&mut self) {
+        let mut kept = self.sent - self.acked;
+        self.pieces.retain_mut(|piece| {
+            piece.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+            kept -= piece.len() as u64;
+            !piece.is_empty()
+        });
+        self.end = self.sent;
+        self.closed = self.eof_sent;
+    }
+
     /// Returns how many bytes are kept.
     pub(crate) fn len(&self) -> u64 {
         self.end - self.acked
@@ -140,6 +152,23 @@ mod tests {
         assert!(matches!(next, Some(NextInput::Data { bytes, .. }) if bytes.len() == 1000));
         assert!(input.acknowledge(999).is_err());
         assert!(input.acknowledge(INPUT_WINDOW + 1001).is_err());
+    }
+
+    /// A guest that took our input must recognise us after a break, also when we have stopped
+    /// waiting for it.
+    #[test]
+    fn input_that_is_given_up_does_not_change_what_the_guest_has() {
+        let mut input = InputBuffer::default();
+        input.push(Bytes::from(vec![1; 600 * 1024]));
+        input.push(Bytes::from(vec![2; 600 * 1024]));
+        while input.take().is_some() {}
+        input.acknowledge(1000).unwrap();
+        input.give_up();
+        assert!(input.is_sent());
+        assert_eq!(input.len(), INPUT_WINDOW - 1000);
+        input.rewind(INPUT_WINDOW).unwrap();
+        assert!(input.is_sent() && input.take().is_none());
+        assert!(input.rewind(INPUT_WINDOW + 1).is_err());
     }
 
     proptest::proptest! {

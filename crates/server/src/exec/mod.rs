@@ -14,3 +14,6 @@ pub(crate) mod post;
 pub(crate) mod socket;
 mod translate;
 mod writer;
+
+#[cfg(test)]
+mod tests;

@@ -99,7 +99,13 @@ pub(crate) async fn serve<IO>(
     };
     let (written, (end, attachment)) = tokio::join!(writer, relayed);
     tracing::debug!(?end, "exec socket ended");
-    let client_listens = written && end != End::ClientGone;
+    let client_listens = match end {
+        End::ClientGone => false,
+        // Its close is answered, whatever else it did not wait for: without the answer some
+        // clients report an error.
+        End::ClientLeft => true,
+        End::Exited | End::Over | End::ServerGone => written,
+    };
     let farewell = async {
         if client_listens {
             // Closing with unread input would reset the connection and lose what we sent.
@@ -108,7 +114,7 @@ pub(crate) async fn serve<IO>(
     };
     let leave = async {
         match end {
-            End::Exited | End::ClientGone => attachment.leave().await,
+            End::Exited | End::ClientLeft | End::ClientGone => attachment.leave().await,
             // The guest keeps the session for whoever comes next.
             End::Over | End::ServerGone => drop(attachment),
         }
@@ -127,7 +133,9 @@ enum End {
     Exited,
     /// There is no session (any more), and the client was told.
     Over,
-    /// The client left, or is as good as gone.
+    /// The client closed the socket in order.
+    ClientLeft,
+    /// The client vanished, or is as good as gone.
     ClientGone,
     /// This server ends; the session goes on.
     ServerGone,
@@ -178,9 +186,8 @@ impl Relay {
                 () = closing.cancelled() => Step::Over(End::ServerGone),
             };
             match step {
-                Step::Heard(Some(Ok(Message::Close(_)) | Err(_)) | None) | Step::Room(None) => {
-                    break End::ClientGone;
-                }
+                Step::Heard(Some(Ok(Message::Close(_)))) => break End::ClientLeft,
+                Step::Heard(Some(Err(_)) | None) | Step::Room(None) => break End::ClientGone,
                 Step::Heard(Some(Ok(message))) => self.heard(message),
                 Step::Happened(event) => {
                     if let Some(end) = self.happened(event) {
@@ -202,7 +209,7 @@ impl Relay {
         if end == End::ServerGone {
             self.say(translate::close_going_away("the server is restarting"));
         }
-        if end != End::ClientGone {
+        if !matches!(end, End::ClientLeft | End::ClientGone) {
             for outgoing in std::mem::take(&mut self.pending) {
                 if self.queue.send(outgoing).await.is_err() {
                     break;
@@ -248,6 +255,8 @@ impl Relay {
                 let message = translate::port(&event);
                 self.pending.extend(message.map(Outgoing::from));
             }
+            // The loop looks at the room for input anew.
+            Event::InputTaken => {}
             Event::Exit(code) => {
                 self.exit(code, translate::close_after_exit(code, tty));
                 return Some(End::Exited);

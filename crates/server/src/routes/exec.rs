@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse as _;
-use http::header::HeaderName;
-use http::{HeaderValue, Response};
+use http::header::{HeaderName, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Response};
 use hyper_util::rt::TokioIo;
 use sprite_api::session::{ExecRequest, ExecTarget, TerminalSize};
 use sprite_link::guest::SessionCreated;
@@ -21,7 +21,7 @@ use crate::connection::FullQuery;
 use crate::exec::attachment::{Attachment, ConnectError, StartError, Started, Starting};
 use crate::exec::handshake::{Handshake, is_upgrade};
 use crate::exec::machine::{CallError, Machine, session_create, unguessable};
-use crate::exec::post;
+use crate::exec::post::{self, Reader};
 use crate::exec::socket::{self, Kind};
 
 const CAPABILITIES: HeaderName = HeaderName::from_static("x-sprite-capabilities");
@@ -33,6 +33,8 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
 const MACHINES_MAX: usize = 3;
 /// Parameters that mean a command was meant, so that a list would be a wrong answer.
 const COMMAND_KEYS: [&str; 5] = ["cmd", "cmd[]", "path", "id", "session_id"];
+/// How our client's `User-Agent` begins.
+const OUR_CLIENT: &str = "sprite-client/";
 /// Parameters of sockets that the posted form does not have.
 const SOCKET_KEYS: [&str; 5] = ["tty", "id", "session_id", "detachable", "cc"];
 
@@ -88,6 +90,7 @@ pub(crate) async fn post(
     State(app): State<App>,
     named: Named,
     query: FullQuery,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Failure> {
     app.sprites.get(&named.org.id, &named.name).await?;
@@ -99,7 +102,13 @@ pub(crate) async fn post(
     app.sprites.guest(&named.org.id, &named.name).await?;
     let input = request.stdin.then_some(body);
     let attachment = Attachment::start(start(&app, named, request), TerminalSize::default());
-    Ok(post::respond(attachment, input))
+    Ok(post::respond(attachment, input, reader(&headers)))
+}
+
+/// Our own client minds the chunks; about others nothing is known.
+fn reader(headers: &HeaderMap) -> Reader {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    if agent.starts_with(OUR_CLIENT) { Reader::ByChunk } else { Reader::ByArrival }
 }
 
 /// Follows a session that runs. That it does not exist is told by the handshake's status.
