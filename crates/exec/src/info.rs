@@ -12,6 +12,9 @@ use crate::rate::RateMeter;
 
 /// A session that wrote something within this time counts as active.
 const ACTIVE_WITHIN: Duration = Duration::from_secs(5);
+/// Longest command line that is told, in bytes: with every character escaped it still fits a
+/// session frame and a WebSocket message.
+const COMMAND_MAX: usize = 8 * 1024;
 
 #[derive(Debug)]
 struct Activity {
@@ -36,12 +39,13 @@ pub(crate) struct SessionInfo {
 impl SessionInfo {
     pub(crate) fn new(
         id: SessionId,
-        command: String,
+        mut command: String,
         workdir: String,
         created: Timestamp,
         size: Option<(u16, u16)>,
         process: (i32, String),
     ) -> Self {
+        command.truncate(command.floor_char_boundary(COMMAND_MAX));
         let (cols, rows) = size.unwrap_or((80, 24));
         let activity = Activity { meter: RateMeter::new(Instant::now()), last: None };
         Self {
