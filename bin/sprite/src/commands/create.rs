@@ -1,7 +1,9 @@
 //! Creating a sprite.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use sprite_api::sprite::{CreateSprite, Sprite};
 use sprite_types::SpriteName;
 
@@ -26,7 +28,7 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> anyhow::Result<E
     }
     let labels = (!args.labels.is_empty()).then_some(args.labels);
     let body = CreateSprite { name: name.to_string(), labels, ..CreateSprite::default() };
-    let sprite = connection.client.create_sprite(&body).await?;
+    let sprite = waiting(connection.client.create_sprite(&body)).await?;
     remember(context, &connection, &sprite);
     if args.json.json {
         json(&sprite)?;
@@ -38,6 +40,16 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> anyhow::Result<E
     }
     let args = ConsoleArgs { name: Some(sprite.name), no_port_forward: false };
     console::open(&connection, &args).await
+}
+
+/// Shows on terminals that something is going on: a first create may wait for the base image.
+async fn waiting<T>(work: impl Future<Output = T>) -> T {
+    let style = ProgressStyle::with_template("{spinner} {elapsed}");
+    let spinner = ProgressBar::new_spinner().with_style(style.expect("the template is constant"));
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    let result = work.await;
+    spinner.finish_and_clear();
+    result
 }
 
 /// Writes the `.sprite` file. The sprite exists whether that works or not.

@@ -14,7 +14,7 @@ use crate::report::WithHint;
 use super::location::{remote_join, remote_name};
 use super::progress::Progress;
 use super::remote::{Kind, stat};
-use super::{HOME, Options, pack, unpack};
+use super::{Options, pack, unpack};
 
 /// Makes the directory and unpacks into it. GNU tar alone must be told to keep links to
 /// directories.
@@ -35,7 +35,6 @@ fn script(text: &str, arguments: &[&str], stdin: bool) -> ExecRequest {
     let argv = shell.iter().chain(arguments);
     ExecRequest {
         argv: argv.map(|&word| word.to_owned()).collect(),
-        dir: Some(HOME.to_owned()),
         stdin,
         ..ExecRequest::default()
     }

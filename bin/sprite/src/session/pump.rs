@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sprite_client::exec::{Event, Session, SessionOutput};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::browser::Browser;
 use super::osc::Filter;
-use super::signals::{Action, Signals, Situation, decide};
+use super::signals::{Action, Signal, Signals, Situation, TERMINATED, decide};
 use super::stdio::{Output, Stream};
 use super::terminal::{self, RawMode};
 use super::uplink::{Control, Input, Uplink};
@@ -22,8 +22,10 @@ const PING_PERIOD: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Most output that is held back to see whether a program is missing, in bytes.
 const HELD_BYTES_MAX: usize = 512;
+/// How long a command may take to end after SIGTERM was passed on; whoever sent it waits too.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long closing may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(super) struct Pump<'a> {
     setup: &'a Setup<'a>,
@@ -74,6 +76,7 @@ impl<'a> Pump<'a> {
         let mut heard = Instant::now();
         let mut waiting: Option<Input> = None;
         let mut leaving = false;
+        let mut terminate_at = None;
         let input = self.uplink.as_ref().map(|uplink| uplink.input.clone());
         let input = input.expect("the uplink lives until `finish`");
         if self.setup.tty && self.setup.attached {
@@ -131,6 +134,9 @@ impl<'a> Pump<'a> {
                         repeated: self.signalled,
                     };
                     if let Some(end) = self.act(decide(signal, situation)) { return Ok(end) }
+                    if signal == Signal::Terminate {
+                        terminate_at.get_or_insert(Instant::now() + TERMINATE_TIMEOUT);
+                    }
                 }
                 _ = ping.tick() => {
                     self.control(Control::Ping);
@@ -143,6 +149,9 @@ impl<'a> Pump<'a> {
                     }
                 }
                 () = self.output.broken() => return Ok(End::Exit(1)),
+                () = sleep_until(terminate_at.unwrap_or(heard)), if terminate_at.is_some() => {
+                    return Ok(self.left(TERMINATED));
+                }
             }
         }
     }
@@ -238,9 +247,7 @@ impl<'a> Pump<'a> {
                 self.signalled = true;
                 self.control(Control::Signal(name));
             }
-            Action::Leave(code) => {
-                return Some(End::Left { code, session: self.session.clone() });
-            }
+            Action::Leave(code) => return Some(self.left(code)),
             Action::Detach => return Some(End::Detached { session: self.session.clone() }),
             Action::Resume => {
                 // A terminal that is gone makes itself heard otherwise.
@@ -251,6 +258,10 @@ impl<'a> Pump<'a> {
             Action::Nothing => {}
         }
         None
+    }
+
+    fn left(&self, code: u8) -> End {
+        End::Left { code, session: self.session.clone() }
     }
 
     fn resize(&self) {

@@ -4,6 +4,9 @@ use std::io;
 
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 
+/// Our exit code after SIGTERM.
+pub(crate) const TERMINATED: u8 = 128 + 15;
+
 /// A signal that matters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signal {

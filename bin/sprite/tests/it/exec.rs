@@ -105,6 +105,19 @@ fn a_second_ctrl_c_leaves_a_command_that_ignores_the_first() {
     assert_eq!(child.0.wait().unwrap().code(), Some(130));
 }
 
+/// Whoever sends SIGTERM (`timeout`, a supervisor) does so once and expects an end.
+#[test]
+fn sigterm_ends_us_even_if_the_command_ignores_it() {
+    let world = World::with_demo();
+    let script = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = Reaped(world.command(&["exec", "sh", "-c", script]).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(child.0.wait().unwrap().code(), Some(143));
+    assert_eq!(world.server.messages()[0]["signal"], "TERM");
+}
+
 fn signal(child: &Reaped, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(child.0.id() as i32).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
