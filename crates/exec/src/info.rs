@@ -45,7 +45,8 @@ impl SessionInfo {
         size: Option<(u16, u16)>,
         process: (i32, String),
     ) -> Self {
-        command.truncate(command.floor_char_boundary(COMMAND_MAX));
+        let told = (0..=COMMAND_MAX).rev().find(|&at| command.is_char_boundary(at));
+        command.truncate(told.unwrap_or(0));
         let (cols, rows) = size.unwrap_or((80, 24));
         let activity = Activity { meter: RateMeter::new(Instant::now()), last: None };
         Self {
