@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::attachment::{Attachment, CREDITS, Stream};
 use crate::input::{InputError, InputQueue};
-use crate::log::{OutputLog, SCROLLBACK};
+use crate::log::OutputLog;
 
 /// Clients that may follow one session at a time.
 pub const ATTACHMENTS_MAX: usize = 64;
@@ -119,6 +119,8 @@ pub(crate) struct Core {
     terminated: bool,
     /// After the end: when a client last made progress.
     last_progress: Instant,
+    /// Bytes of output that may be outstanding, and that are kept for later.
+    window: u64,
 }
 
 impl Core {
@@ -148,7 +150,18 @@ impl Core {
             kill_at: None,
             terminated: false,
             last_progress: now,
+            window: OUTPUT_WINDOW,
         }
+    }
+
+    /// Changes how much output may be outstanding. It takes effect with the next change.
+    pub(crate) fn set_window(&mut self, window: u64) {
+        self.window = window.min(OUTPUT_WINDOW);
+    }
+
+    /// Returns about how much memory the session's bytes take.
+    pub(crate) fn memory(&self) -> usize {
+        self.log.memory() + self.input.len()
     }
 
     fn not_found(&self) -> AttachError {
@@ -300,7 +313,7 @@ impl Core {
 
     fn is_blocked(&self) -> bool {
         let end = self.log.end();
-        self.log.is_fragmented() || end.saturating_sub(self.floor()) >= OUTPUT_WINDOW
+        self.log.is_fragmented() || end.saturating_sub(self.floor()) >= self.window
     }
 
     /// Returns whether the process's output should be read.
@@ -320,13 +333,13 @@ impl Core {
     /// Brings everything that follows from the state up to date.
     fn after_change(&mut self, now: Instant) {
         let was_blocked = self.is_blocked();
-        let keep = if matches!(self.phase, Phase::Ended { .. }) { 0 } else { SCROLLBACK };
-        self.log.trim(keep, self.floor());
+        let keep = if matches!(self.phase, Phase::Ended { .. }) { 0 } else { self.window };
+        self.log.trim(usize::try_from(keep).unwrap_or(usize::MAX), self.floor());
         let blocked = self.is_blocked();
         let (end, fragmented) = (self.log.end(), self.log.is_fragmented());
         for attachment in &mut self.attachments {
             let behind = end - attachment.acked;
-            if behind >= OUTPUT_WINDOW || (fragmented && behind > 0) {
+            if behind >= self.window || (fragmented && behind > 0) {
                 attachment.blocked_since.get_or_insert(now);
             } else {
                 attachment.blocked_since = None;

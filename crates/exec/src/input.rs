@@ -42,6 +42,8 @@ enum Item {
 #[derive(Debug, Default)]
 pub(crate) struct InputQueue {
     items: VecDeque<Item>,
+    /// Bytes in `items`.
+    len: usize,
     /// Nothing will be read any more.
     closed: bool,
 }
@@ -73,6 +75,7 @@ impl InputQueue {
             return Err(InputError::Overrun);
         }
         offsets.taken = taken;
+        self.len += bytes.len();
         self.items.push_back(Item::Data { key, bytes });
         Ok(())
     }
@@ -92,6 +95,11 @@ impl InputQueue {
         Ok(())
     }
 
+    /// Returns how many bytes wait.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
     /// Returns what to write next.
     pub(crate) fn front(&self) -> Option<&Bytes> {
         match self.items.front() {
@@ -109,6 +117,7 @@ impl InputQueue {
     pub(crate) fn written(&mut self, len: usize) -> Option<u64> {
         let Some(Item::Data { key, bytes }) = self.items.front_mut() else { return None };
         bytes.advance(len);
+        self.len -= len;
         let key = *key;
         if bytes.is_empty() {
             self.items.pop_front();
@@ -120,6 +129,7 @@ impl InputQueue {
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.items = VecDeque::new();
+        self.len = 0;
     }
 }
 

@@ -5,7 +5,7 @@
 //! - [`Spawner`]: starting processes, in the container or plainly on this host;
 //! - [`Connection`]: one stream of `sprite_link::session` frames;
 //! - `core`: all decisions of one session, without I/O; `task`: the I/O around it;
-//! - [`log`]: output by absolute offset; `input`: input by absolute offset.
+//! - `log`: output by absolute offset; `input`: input by absolute offset.
 //!
 //! # Not here
 //! HTTP (`bin/guestd`); namespaces and users (`sprite-container`).
@@ -17,7 +17,8 @@ pub mod environment;
 mod info;
 mod input;
 mod kill;
-pub mod log;
+mod log;
+mod memory;
 mod plain;
 mod rate;
 mod requests;

@@ -11,8 +11,6 @@ use std::collections::VecDeque;
 
 use sprite_link::session::Output;
 
-/// Bytes kept for those who attach later. Source: contract, exec-protocol 7.4.
-pub const SCROLLBACK: usize = 1024 * 1024;
 /// A process that alternates its outputs byte by byte costs a run each; beyond this many the
 /// scrollback gets shorter.
 const RUNS_MAX: usize = 32 * 1024;
@@ -26,7 +24,7 @@ struct Run {
 
 /// The last part of a session's output.
 #[derive(Debug, Default)]
-pub struct OutputLog {
+pub(crate) struct OutputLog {
     bytes: VecDeque<u8>,
     runs: VecDeque<Run>,
     start: u64,
@@ -35,30 +33,35 @@ pub struct OutputLog {
 impl OutputLog {
     /// Makes an empty log that begins at offset 0.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Returns the offset of the first byte still held.
     #[must_use]
-    pub const fn start(&self) -> u64 {
+    pub(crate) const fn start(&self) -> u64 {
         self.start
     }
 
     /// Returns the offset after the last byte.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
+    }
+
+    /// Returns how many bytes of memory it takes, about.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.len() + self.runs.len() * size_of::<Run>()
     }
 
     /// Returns whether the runs alone are worth holding the process back.
     #[must_use]
-    pub fn is_fragmented(&self) -> bool {
+    pub(crate) fn is_fragmented(&self) -> bool {
         self.runs.len() >= RUNS_MAX
     }
 
     /// Adds output at the end.
-    pub fn append(&mut self, output: Output, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, output: Output, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
@@ -69,7 +72,7 @@ impl OutputLog {
     }
 
     /// Drops the oldest bytes beyond `keep`, but none at or after `floor`.
-    pub fn trim(&mut self, keep: usize, floor: u64) {
+    pub(crate) fn trim(&mut self, keep: usize, floor: u64) {
         let mut from = self.end().saturating_sub(keep as u64).max(self.start);
         if self.runs.len() > RUNS_MAX {
             from = from.max(self.runs[self.runs.len() - RUNS_MAX].start);
@@ -95,7 +98,7 @@ impl OutputLog {
     ///
     /// The stretch may lie in two pieces of memory.
     #[must_use]
-    pub fn stretch(&self, offset: u64, max: usize) -> Option<(Output, &[u8], &[u8])> {
+    pub(crate) fn stretch(&self, offset: u64, max: usize) -> Option<(Output, &[u8], &[u8])> {
         if offset < self.start || offset >= self.end() {
             return None;
         }
@@ -164,7 +167,7 @@ mod tests {
         for i in 0..100_000 {
             let output = if i % 2 == 0 { Output::Stdout } else { Output::Stderr };
             log.append(output, b"x");
-            log.trim(SCROLLBACK, u64::MAX);
+            log.trim(1 << 20, u64::MAX);
         }
         assert!(log.runs.len() <= RUNS_MAX);
         assert_eq!(log.end(), 100_000);

@@ -6,7 +6,7 @@ use sprite_link::guest::SessionCreated;
 use tokio::sync::watch;
 
 /// Requests remembered; a host repeats one within seconds or never.
-const REQUESTS_MAX: usize = 4096;
+const REQUESTS_MAX: usize = 1024;
 
 /// What became of a request, once it is known. The sender is gone without a value if the
 /// process could not even be tried.

@@ -20,12 +20,15 @@ use crate::core::{AttachError, Core};
 use crate::environment::{self, Defaults};
 use crate::info::SessionInfo;
 use crate::kill::{self, KillError, KillStep};
+use crate::memory::Memory;
 use crate::requests::{Outcome, Requests};
 use crate::spawn::{SpawnFailure, SpawnRequest, Spawned, Spawner, Stdio};
 use crate::task::{Command, ProcessIo, SessionTask};
 
 /// Live sessions at a time.
 pub const SESSIONS_MAX: usize = 4096;
+/// What is kept of a command line for people to see, in bytes.
+const COMMAND_MAX: usize = 8 * 1024;
 /// How long an ended session is told from one that never was.
 const ENDED_KEPT: Duration = Duration::from_secs(120);
 const ENDED_MAX: usize = 8192;
@@ -104,6 +107,7 @@ struct Inner {
     live: watch::Sender<usize>,
     /// How many streams follow them.
     attached: watch::Sender<usize>,
+    memory: Memory,
 }
 
 /// All sessions of a machine. Cheap to clone.
@@ -124,7 +128,8 @@ impl Sessions {
         let registry = Registry { next_id: first_id, ..Registry::default() };
         let registry = Mutex::new(registry);
         let (live, attached) = (watch::channel(0).0, watch::channel(0).0);
-        Self(Arc::new(Inner { settings, clock, registry, live, attached }))
+        let memory = Memory::default();
+        Self(Arc::new(Inner { settings, clock, registry, live, attached, memory }))
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -232,7 +237,8 @@ impl Sessions {
             Err(failure) => return Err(failure),
         };
         let command = std::iter::once(spawned.program.clone()).chain(words);
-        let command = command.collect::<Vec<_>>().join(" ");
+        let mut command = command.collect::<Vec<_>>().join(" ");
+        command.truncate(command.floor_char_boundary(COMMAND_MAX));
         let info = Arc::new(SessionInfo::new(
             id,
             command,
@@ -279,6 +285,7 @@ impl Sessions {
             self.spawner().clone(),
             self.0.clock.clone(),
             self.0.attached.clone(),
+            self.0.memory.share(),
         );
         let view = info.view(&*self.0.clock);
         tokio::spawn(self.clone().note_exit(handle));

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use sprite_container::{Launcher, SpawnError, SpawnSpec, User};
 use tokio::sync::oneshot;
 
 use crate::plain::PlainSpawner;
+
+/// How long a start may take: entering a directory on a file system that hangs never ends.
+const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process to start.
 #[derive(Clone, Debug)]
@@ -141,7 +145,10 @@ impl Spawner {
                     Stdio::Pipes { stdin } => sprite_container::Stdio::Pipes { stdin },
                 };
                 let spec = SpawnSpec { argv, path, env, dir, user: User::Sprite, stdio, leaf };
-                let process = launcher.spawn(spec).await?;
+                let spawned = tokio::time::timeout(START_PATIENCE, launcher.spawn(spec)).await;
+                let process = spawned.map_err(|_| SpawnFailure::Internal {
+                    detail: format!("no answer for {} s", START_PATIENCE.as_secs()),
+                })??;
                 Ok(Spawned {
                     pid: process.pid,
                     program: process.program,

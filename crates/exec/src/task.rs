@@ -19,6 +19,7 @@ use crate::attachment::CREDITS;
 use crate::connection::{Connection, Counted};
 use crate::core::{AttachError, Batch, Core, Effect};
 use crate::info::SessionInfo;
+use crate::memory::MemoryShare;
 use crate::spawn::{Spawner, Target};
 
 /// Bytes read from the process at a time.
@@ -102,6 +103,7 @@ pub(crate) struct SessionTask {
     pub(crate) clock: Arc<dyn Clock>,
     /// How many streams there are, of all sessions.
     attached: watch::Sender<usize>,
+    memory: MemoryShare,
     streams: HashMap<u64, StreamHandle>,
 }
 
@@ -125,16 +127,31 @@ impl SessionTask {
         spawner: Spawner,
         clock: Arc<dyn Clock>,
         attached: watch::Sender<usize>,
+        memory: MemoryShare,
     ) -> Self {
         let (sender, commands) = commands;
         let streams = HashMap::new();
-        Self { core, info, io, exit, exited, commands, sender, spawner, clock, attached, streams }
+        Self {
+            core,
+            info,
+            io,
+            exit,
+            exited,
+            commands,
+            sender,
+            spawner,
+            clock,
+            attached,
+            memory,
+            streams,
+        }
     }
 
     /// Runs until nobody needs the session any more.
     pub(crate) async fn run(mut self) {
         loop {
             self.serve_streams();
+            self.core.set_window(self.memory.update(self.core.memory()));
             if self.core.is_finished(Instant::now()) {
                 return;
             }

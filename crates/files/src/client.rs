@@ -99,7 +99,9 @@ impl Files {
         match &self.runner {
             Runner::Container(launcher) => {
                 let user = if as_root { User::Root } else { User::Sprite };
-                let process = launcher.helper(user, HELPER, socket).await.map_err(|error| {
+                let process = launcher.helper(user, HELPER, socket);
+                let process = tokio::time::timeout(self.patience, process).await;
+                let process = process.map_err(|_| hung(self.patience))?.map_err(|error| {
                     let status = if error == SpawnError::Gone { 503 } else { 500 };
                     let what = format!("start of a file helper: {error}");
                     FsError { status, ..failed(&what) }
@@ -284,5 +286,86 @@ impl Call {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call whose helper is the test.
+    fn call() -> (Call, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (read, write) = ours.into_split();
+        let patience = Duration::from_millis(100);
+        let sender = Some(Sender { write, patience });
+        let buffer = BytesMut::new();
+        (Call { read, buffer, sender, patience, ended: false, _helper: Helper::Thread }, theirs)
+    }
+
+    async fn send(helper: &mut UnixStream, kind: u8, payload: &[u8]) {
+        helper.write_all(&header(kind, payload.len())).await.unwrap();
+        helper.write_all(payload).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_hangs_is_given_up_in_words() {
+        let (mut call, mut helper) = call();
+        let error = call.head().await.unwrap_err();
+        assert_eq!((error.status, &error.code[..]), (500, "EIO"));
+        assert!(error.text.contains("did not answer"), "{error}");
+        // One that takes no input any more, likewise.
+        let mut sender = call.take_sender().unwrap();
+        let chunk = Bytes::from(vec![0; PAYLOAD_MAX]);
+        let mut sent = Ok(());
+        for _ in 0..100 {
+            sent = sender.send(chunk.clone()).await;
+            if sent.is_err() {
+                break;
+            }
+        }
+        assert!(sent.unwrap_err().text.contains("did not answer"));
+        send(&mut helper, ALIVE, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn signs_of_life_buy_time() {
+        let (mut call, mut helper) = call();
+        let head = Head { status: 200, json: false, length: None, range: None };
+        let json = serde_json::to_vec(&head).unwrap();
+        let work = async {
+            for _ in 0..6 {
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                send(&mut helper, ALIVE, &[]).await;
+            }
+            send(&mut helper, HEAD, &json).await;
+            send(&mut helper, DATA, b"part").await;
+            send(&mut helper, END, &[]).await;
+        };
+        let (answer, ()) = tokio::join!(call.head(), work);
+        assert_eq!(answer.unwrap(), head);
+        assert_eq!(call.data().await.unwrap().unwrap(), "part");
+        assert_eq!(call.data().await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_a_helper_says_is_not_believed_blindly() {
+        for bytes in [
+            &[DATA, 0, 0, 0, 0][..],
+            &[HEAD, 2, 0, 0, 0, b'{', b'}'],
+            &[HEAD, 255, 255, 255, 255],
+            &[99, 0, 0, 0, 0],
+            &[],
+        ] {
+            let (mut call, mut helper) = call();
+            helper.write_all(bytes).await.unwrap();
+            drop(helper);
+            assert_eq!(call.head().await.unwrap_err().code, "EIO", "{bytes:?}");
+        }
+        let (mut call, mut helper) = call();
+        send(&mut helper, DATA, b"half").await;
+        drop(helper);
+        assert!(call.data().await.unwrap().is_some());
+        assert!(call.data().await.is_err(), "a body without its end is incomplete");
     }
 }

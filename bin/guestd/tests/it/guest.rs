@@ -78,10 +78,17 @@ impl Client {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Response<hyper::body::Incoming> {
+        self.try_send(request).await.expect("a connection that holds")
+    }
+
+    async fn try_send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Option<Response<hyper::body::Incoming>> {
         let io = TokioIo::new(self.connect().await);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
         tokio::spawn(connection.with_upgrades());
-        sender.send_request(request).await.unwrap()
+        sender.send_request(request).await.ok()
     }
 
     pub(crate) async fn call(
@@ -122,16 +129,26 @@ impl Client {
 
     /// Attaches; `query` follows `attachment=`.
     pub(crate) async fn attach(&self, id: SessionId, query: &str) -> Result<Follower, StatusCode> {
+        self.try_attach(id, query).await.map_err(|status| status.expect("a link that holds"))
+    }
+
+    /// Attaches over a link that may break: then the error is `None`.
+    pub(crate) async fn try_attach(
+        &self,
+        id: SessionId,
+        query: &str,
+    ) -> Result<Follower, Option<StatusCode>> {
         let path = format!("/v1/sessions/{id}/stream?attachment={query}");
         let request = Request::get(path)
             .header("host", "guest")
             .header("connection", "upgrade")
             .header("upgrade", "sprite-session");
-        let response = self.send(request.body(Full::default()).unwrap()).await;
+        let request = request.body(Full::default()).unwrap();
+        let response = self.try_send(request).await.ok_or(None)?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(response.status());
+            return Err(Some(response.status()));
         }
-        let io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        let io = TokioIo::new(hyper::upgrade::on(response).await.map_err(|_| None)?);
         let mut follower = Follower {
             io: Box::new(io),
             buffer: BytesMut::new(),
@@ -141,8 +158,9 @@ impl Client {
             input: 0,
             acked: 0,
         };
-        let Some(SessionFrame::Attached(json)) = follower.frame().await else {
-            panic!("the first frame must be `Attached`")
+        let json = match follower.frame().await.ok_or(None)? {
+            SessionFrame::Attached(json) => json,
+            other => panic!("the first frame must be `Attached`, not {other:?}"),
         };
         let attached: Attached = serde_json::from_slice(&json).unwrap();
         follower.end = attached.output_from;
@@ -165,6 +183,13 @@ impl Client {
 
 pub(crate) trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Io for T {}
+
+/// What came of one step.
+pub(crate) enum Step {
+    Frame,
+    Exit(i32),
+    Broken,
+}
 
 /// The host's end of a session stream.
 pub(crate) struct Follower {
@@ -197,12 +222,27 @@ impl Follower {
     pub(crate) async fn send(&mut self, frame: SessionFrame) {
         let mut out = BytesMut::new();
         frame.encode(&mut out);
-        self.io.write_all(&out).await.unwrap();
+        // A stream that broke shows itself where it is read.
+        let _ = self.io.write_all(&out).await;
+    }
+
+    /// Like [`Follower::step`], over a stream that may break.
+    pub(crate) async fn try_step(&mut self) -> Step {
+        let Some(frame) = self.frame().await else { return Step::Broken };
+        match self.take(frame).await {
+            Some(code) => Step::Exit(code),
+            None => Step::Frame,
+        }
     }
 
     /// Takes one frame in, keeping output and acknowledging it. Returns the exit code, if any.
     pub(crate) async fn step(&mut self) -> Option<i32> {
-        match self.frame().await.expect("no end before the exit") {
+        let frame = self.frame().await.expect("no end before the exit");
+        self.take(frame).await
+    }
+
+    async fn take(&mut self, frame: SessionFrame) -> Option<i32> {
+        match frame {
             SessionFrame::Output { output, offset, bytes } => {
                 assert_eq!(offset, self.end, "output without gap or repetition");
                 self.end += bytes.len() as u64;

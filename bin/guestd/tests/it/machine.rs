@@ -168,6 +168,23 @@ async fn port(follower: &mut Follower) -> PortEvent {
 }
 
 #[tokio::test]
+async fn a_machine_can_become_another_sprites() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::boot(Vec::new()).await;
+    let body = json!({"hostname": "claimed", "sprite_id": "sprite-y", "sprite_name": "claimed",
+        "org": "acme", "url": "http://claimed.test", "environment": [["NEW", "1"]]});
+    let (status, _) = machine.client.call(Method::PUT, "/v1/identity", body.to_string()).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let script = "hostname; cat /etc/hostname; echo $NEW$FROM_SPRITE $SPRITE_URL";
+    let text = output(&machine.client, script).await;
+    assert_eq!(text, "claimed\nclaimed\n1 http://claimed.test\n");
+    let hosts = output(&machine.client, "cat /etc/hosts").await;
+    assert!(hosts.contains("\tclaimed\t") && !hosts.contains("demo"), "{hosts}");
+}
+
+#[tokio::test]
 async fn the_management_socket_answers_inside() {
     if !can_run() {
         return;

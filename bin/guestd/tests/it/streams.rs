@@ -1,9 +1,14 @@
 //! Following sessions: terminals, scrollback, broken streams, clients that go away.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use hyper_util::service::TowerToHyperService;
 use sprite_link::guest::SessionCreate;
 use sprite_link::session::SessionFrame;
+use sprite_linkmux::{Dial, Dialing, GuestIdentity, GuestLink, HostIdentity, HostLink, Io};
 
-use crate::guest::{command, guest, sh};
+use crate::guest::{Client, Step, command, guest, sh};
 
 fn terminal(create: SessionCreate) -> SessionCreate {
     SessionCreate { tty: true, cols: Some(80), rows: Some(24), ..create }
@@ -155,6 +160,25 @@ async fn input_survives_broken_streams() {
     assert!(got == input, "{} of {} bytes", got.len(), input.len());
 }
 
+/// Input that nobody takes must not stand in the way of a signal behind it.
+#[tokio::test]
+async fn signals_pass_input_that_is_stuck() {
+    let guest = guest();
+    let create = SessionCreate { stdin: true, ..command(&["sleep", "100"]) };
+    let session = guest.start(&create).await;
+    let mut follower = guest.attach(session.session_id, "a&owner=true").await.unwrap();
+    // The pipe takes what fits and acknowledges it; the rest of the window stays.
+    let chunk = vec![0; 64 * 1024];
+    while follower.input < (1 << 20) + follower.acked {
+        follower.send_input(&chunk).await;
+        if follower.input == 1 << 20 {
+            follower.step().await;
+        }
+    }
+    follower.send(SessionFrame::Signal { number: 15 }).await;
+    assert_eq!(follower.finish().await, 143);
+}
+
 #[tokio::test]
 async fn a_slow_reader_holds_the_process_back() {
     let guest = guest();
@@ -177,4 +201,78 @@ async fn a_slow_reader_holds_the_process_back() {
     assert!((16..60).contains(&before), "{before}");
     assert_eq!(follower.finish().await, 0);
     assert_eq!(follower.stdout.len(), 4 << 20);
+}
+
+/// A host that loses the link again and again.
+struct Cutting {
+    guest: sprite_guestd::Guest,
+    link: GuestLink,
+    task: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
+}
+
+impl Dial for Cutting {
+    fn dial(&self) -> Dialing<'_> {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let (link, guest) = (self.link.clone(), self.guest.clone());
+        let task = tokio::spawn(async move {
+            let service = TowerToHyperService::new(sprite_guestd::router(guest));
+            let _ = link.serve_io(theirs, service).await;
+        });
+        *self.task.lock().unwrap() = Some(task);
+        Box::pin(async { Ok(Box::new(ours) as Box<dyn Io>) })
+    }
+}
+
+/// The whole way under a link that is cut every 100 ms: complete, in order, nothing twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_survives_a_link_that_is_cut_under_load() {
+    let guest = guest();
+    let secret = "7".repeat(64);
+    let identity = GuestIdentity {
+        machine_id: guest.guest.machine_id().clone(),
+        boot_id: guest.guest.boot_id().clone(),
+        secret: secret.clone(),
+    };
+    let task = Arc::new(Mutex::new(None));
+    let dial =
+        Cutting { guest: guest.guest.clone(), link: GuestLink::new(identity), task: task.clone() };
+    let machine_id = guest.guest.machine_id().clone();
+    let client = Client::Link(HostLink::connect(HostIdentity { machine_id, secret }, dial));
+    let session = client.start(&command(&["seq", "3000000"])).await;
+    let cuts = Arc::new(AtomicU32::new(0));
+    let (cutter, counted) = (task.clone(), cuts.clone());
+    let cutter = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            if let Some(task) = cutter.lock().unwrap().take() {
+                task.abort();
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let (mut got, mut end) = (Vec::new(), 0);
+    let exit = 'session: loop {
+        let query = format!("a&owner=true&from={end}");
+        let Ok(mut follower) = client.try_attach(session.session_id, &query).await else {
+            continue;
+        };
+        assert_eq!(follower.end, end);
+        loop {
+            match follower.try_step().await {
+                Step::Frame => {}
+                Step::Exit(code) => {
+                    got.append(&mut follower.stdout);
+                    break 'session code;
+                }
+                Step::Broken => break,
+            }
+        }
+        got.append(&mut follower.stdout);
+        end = follower.end;
+    };
+    cutter.abort();
+    assert_eq!(exit, 0);
+    assert!(cuts.load(Ordering::Relaxed) > 3, "{cuts:?}");
+    let expected: String = (1..=3_000_000).map(|i| format!("{i}\n")).collect();
+    assert!(got == expected.as_bytes(), "{} of {} bytes", got.len(), expected.len());
 }
