@@ -19,7 +19,7 @@ const RETRY_SECS: u64 = 5;
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     status: StatusCode,
-    body: ApiError,
+    body: Box<ApiError>,
     retry_after_secs: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Failure {
         Self {
             status: StatusCode::from_u16(status_of(kind))
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            body: ApiError::new(error, message),
+            body: Box::new(ApiError::new(error, message)),
             retry_after_secs: None,
         }
     }
@@ -101,11 +101,11 @@ impl Failure {
 
     /// An error of the guest, passed on as it is.
     pub(crate) fn from_guest(status: StatusCode, body: ApiError) -> Self {
-        Self { status, body, retry_after_secs: None }
+        Self { status, body: Box::new(body), retry_after_secs: None }
     }
 
     fn with_status(status: StatusCode, error: &str, message: impl Into<String>) -> Self {
-        Self { status, body: ApiError::new(error, message), retry_after_secs: None }
+        Self { status, body: Box::new(ApiError::new(error, message)), retry_after_secs: None }
     }
 
     pub(crate) fn retry_after(mut self, secs: u64) -> Self {
@@ -133,7 +133,7 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response<Body> {
-        let mut response = (self.status, Json(self.body)).into_response();
+        let mut response = (self.status, Json(*self.body)).into_response();
         if let Some(secs) = self.retry_after_secs {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
         }

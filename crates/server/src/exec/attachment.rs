@@ -332,10 +332,8 @@ impl Attachment {
                 }
                 return Some(Event::InputTaken);
             }
-            SessionFrame::Port(json) => {
-                if self.greeted {
-                    return serde_json::from_slice(&json).ok().map(Event::Port);
-                }
+            SessionFrame::Port(json) if self.greeted => {
+                return serde_json::from_slice(&json).ok().map(Event::Port);
             }
             SessionFrame::Exit { code } => return Some(Event::Exit(code)),
             SessionFrame::Dropped => return Some(Event::Dropped),

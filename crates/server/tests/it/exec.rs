@@ -346,7 +346,7 @@ async fn deleting_a_sprite_closes_its_sockets() {
 #[tokio::test]
 async fn the_servers_end_closes_sockets_with_1001_and_leaves_sessions() {
     let world = world_with_sprite().await;
-    let target = "/v1/sprites/box/exec?cmd=sh&tty=true&detachable=true";
+    let target = "/v1/sprites/box/exec?cmd=sleep&cmd=1000&tty=true&detachable=true";
     let mut socket = world.socket(target).await.unwrap();
     socket.info().await;
     world.shutdown.cancel();

@@ -34,7 +34,7 @@ async fn large_contents_stream_both_ways() {
     let world = world_with_sprite().await;
     let path = q(world.dir.path().join("large").to_str().unwrap());
     let block: Vec<u8> = (0..1_000_000).map(|i| (i * 31 % 257) as u8).collect();
-    let count = 64;
+    let count = 16;
     let mut stream = world.connect().await;
     let head = format!(
         "PUT /v1/sprites/box/fs/write?path={path} HTTP/1.1\r\nhost: h\r\nauthorization: {}\r\n\
