@@ -238,7 +238,10 @@ impl Sessions {
         };
         let command = std::iter::once(spawned.program.clone()).chain(words);
         let mut command = command.collect::<Vec<_>>().join(" ");
-        command.truncate(command.floor_char_boundary(COMMAND_MAX));
+        if command.len() > COMMAND_MAX {
+            let cut = (0..=COMMAND_MAX).rev().find(|&at| command.is_char_boundary(at));
+            command.truncate(cut.unwrap_or(0));
+        }
         let info = Arc::new(SessionInfo::new(
             id,
             command,

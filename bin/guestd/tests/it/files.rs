@@ -212,6 +212,8 @@ async fn special_files_are_refused_and_block_nobody() {
     }
     let (_, _, version) = fs.read("path=/proc/version", Some("bytes=0-3")).await;
     assert!(version.starts_with(b"Linux"), "files that claim to be empty are read");
+    let (status, _, address) = fs.read("path=/sys/class/net/lo/address", None).await;
+    assert_eq!((status, &address[..]), (200, &b"00:00:00:00:00:00\n"[..]), "or 4 KiB long");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Following sessions: terminals, scrollback, broken streams, clients that go away.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hyper_util::service::TowerToHyperService;
@@ -223,7 +222,7 @@ impl Dial for Cutting {
     }
 }
 
-/// The whole way under a link that is cut every 100 ms: complete, in order, nothing twice.
+/// The whole way under a link that is cut again and again: complete, in order, nothing twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_survives_a_link_that_is_cut_under_load() {
     let guest = guest();
@@ -239,27 +238,26 @@ async fn output_survives_a_link_that_is_cut_under_load() {
     let machine_id = guest.guest.machine_id().clone();
     let client = Client::Link(HostLink::connect(HostIdentity { machine_id, secret }, dial));
     let session = client.start(&command(&["seq", "3000000"])).await;
-    let cuts = Arc::new(AtomicU32::new(0));
-    let (cutter, counted) = (task.clone(), cuts.clone());
-    let cutter = tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            if let Some(task) = cutter.lock().unwrap().take() {
-                task.abort();
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    });
-    let (mut got, mut end) = (Vec::new(), 0);
+    let (mut got, mut end, mut cuts) = (Vec::new(), 0, 0);
     let exit = 'session: loop {
         let query = format!("a&owner=true&from={end}");
         let Ok(mut follower) = client.try_attach(session.session_id, &query).await else {
             continue;
         };
         assert_eq!(follower.end, end);
+        let mut steps = 0;
         loop {
             match follower.try_step().await {
-                Step::Frame => {}
+                Step::Frame => {
+                    steps += 1;
+                    // While more is under way.
+                    if steps % 20 == 0
+                        && let Some(task) = task.lock().unwrap().take()
+                    {
+                        task.abort();
+                        cuts += 1;
+                    }
+                }
                 Step::Exit(code) => {
                     got.append(&mut follower.stdout);
                     break 'session code;
@@ -270,9 +268,8 @@ async fn output_survives_a_link_that_is_cut_under_load() {
         got.append(&mut follower.stdout);
         end = follower.end;
     };
-    cutter.abort();
     assert_eq!(exit, 0);
-    assert!(cuts.load(Ordering::Relaxed) > 3, "{cuts:?}");
+    assert!(cuts > 10, "{cuts}");
     let expected: String = (1..=3_000_000).map(|i| format!("{i}\n")).collect();
     assert!(got == expected.as_bytes(), "{} of {} bytes", got.len(), expected.len());
 }

@@ -69,14 +69,18 @@ pub(crate) fn run(channel: &mut Channel, path: &str, range: Option<ByteRange>) -
         let seek = file.seek(SeekFrom::Start(start));
         seek.map_err(|error| FsError::io(&error, "seek", path))?;
     }
-    let length = end - start;
-    let range = (status == 206).then(|| (start, end - 1, size));
-    let head = Head { status, json: false, length: Some(length), range };
+    let mut left = end - start;
     let mut buffer = vec![0; HEADER_LEN + PAYLOAD_MAX];
     // The first piece before the head: what cannot be read at all is an error, not half a file.
-    let mut left = length;
-    let mut len = read_some(&mut file, &mut buffer, left)
+    let mut len = read_piece(&mut file, &mut buffer, left)
         .map_err(|error| FsError::io(&error, "read", path))?;
+    if (len as u64) < left && len < PAYLOAD_MAX {
+        // Shorter than it claims to be, as the files of `/sys` are.
+        left = len as u64;
+    }
+    let range = (status == 206 && left > 0).then(|| (start, start + left - 1, size));
+    let status = if range.is_some() { 206 } else { 200 };
+    let head = Head { status, json: false, length: Some(left), range };
     channel.send(HEAD, &serde_json::to_vec(&head).map_err(io::Error::from)?)?;
     while left > 0 {
         if len == 0 {
@@ -85,33 +89,38 @@ pub(crate) fn run(channel: &mut Channel, path: &str, range: Option<ByteRange>) -
         }
         channel.send_framed(&mut buffer[..HEADER_LEN + len])?;
         left -= len as u64;
-        len = read_some(&mut file, &mut buffer, left)?;
+        len = read_piece(&mut file, &mut buffer, left)?;
     }
     Ok(channel.send(END, &[])?)
 }
 
-/// Reads up to `left` bytes behind the room for the frame's header.
-fn read_some(file: &mut File, buffer: &mut [u8], left: u64) -> io::Result<usize> {
+/// Reads up to `left` bytes behind the room for the frame's header; less than there is room for
+/// only at the end of the file.
+fn read_piece(file: &mut File, buffer: &mut [u8], left: u64) -> io::Result<usize> {
     let want = usize::try_from(left).unwrap_or(PAYLOAD_MAX).min(PAYLOAD_MAX);
-    loop {
-        match file.read(&mut buffer[HEADER_LEN..HEADER_LEN + want]) {
+    let mut len = 0;
+    while len < want {
+        match file.read(&mut buffer[HEADER_LEN + len..HEADER_LEN + want]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+            Err(error) => return Err(error),
         }
     }
+    Ok(len)
 }
 
 /// Sends a file that claims to be empty: it is, or the kernel makes it up (`/proc`).
 fn send_unsized(channel: &mut Channel, file: &mut File, path: &str) -> Outcome {
     let mut buffer = vec![0; HEADER_LEN + PAYLOAD_MAX];
-    let mut len = read_some(file, &mut buffer, PAYLOAD_MAX as u64)
+    let mut len = read_piece(file, &mut buffer, PAYLOAD_MAX as u64)
         .map_err(|error| FsError::io(&error, "read", path))?;
     let length = (len == 0).then_some(0);
     let head = Head { status: 200, json: false, length, range: None };
     channel.send(HEAD, &serde_json::to_vec(&head).map_err(io::Error::from)?)?;
     while len > 0 {
         channel.send_framed(&mut buffer[..HEADER_LEN + len])?;
-        len = read_some(file, &mut buffer, PAYLOAD_MAX as u64)?;
+        len = read_piece(file, &mut buffer, PAYLOAD_MAX as u64)?;
     }
     Ok(channel.send(END, &[])?)
 }
