@@ -154,7 +154,7 @@ if [ "$CA_IN_IMAGE" = yes ]; then
   # What brings a list of its own is pointed to the system's.
   printf '[global]\ncert = %s\n' "$bundle" >"$root/etc/pip.conf"
   mkdir -p "$root/etc/uv"
-  echo 'native-tls = true' >"$root/etc/uv/uv.toml"
+  echo 'system-certs = true' >"$root/etc/uv/uv.toml"
   echo "cafile=$bundle" >>"$root/.sprite/languages/node/lib/node_modules/npm/npmrc"
   for name in NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE; do
     echo "$name=$bundle" >>"$root/etc/environment"

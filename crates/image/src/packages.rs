@@ -7,6 +7,8 @@ use crate::recipe::{Distribution, Variant};
 const MINIMAL: &[&str] = &[
     "adduser",
     "apt",
+    // Without it every installation says that it is missing.
+    "apt-utils",
     "bash",
     "bind9-dnsutils",
     "bzip2",
