@@ -17,12 +17,14 @@ use sprite_types::{ErrorKind, RUNTIME_VERSION};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
-use crate::answer::{Failure, json};
+use crate::answer::{Failure, json, read_body};
 use crate::guest::Guest;
 
 /// Connections served at a time; more wait.
 const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bodies are small documents.
+const BODY_MAX: usize = 64 * 1024;
 /// Routes of the contract (in-sprite 5) that come later, by the first part of their path.
 const LATER: [&str; 5] = ["services", "checkpoint", "checkpoints", "tasks", "policy"];
 
@@ -53,7 +55,10 @@ async fn health() -> Response {
 }
 
 async fn other(request: Request) -> Response {
-    let path = request.uri().path();
+    let (head, body) = request.into_parts();
+    // An answer before the body was read looks like a broken connection to simple clients.
+    let _ = read_body(body, BODY_MAX).await;
+    let path = head.uri.path();
     let part = path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next());
     if let Some(part) = part.filter(|part| LATER.contains(part)) {
         let text = format!("{part}: not available in this version of the runtime yet");

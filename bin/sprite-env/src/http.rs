@@ -46,8 +46,12 @@ fn exchange(
         head += &format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
     }
     head += "\r\n";
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.unwrap_or_default().as_bytes())?;
+    head += body.unwrap_or_default();
+    match stream.write_all(head.as_bytes()) {
+        // Answered before it was all read; the answer says why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result?,
+    }
     let mut reader = BufReader::new(stream);
     let status = line(&mut reader)?;
     let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());

@@ -207,6 +207,17 @@ async fn the_management_socket_answers_inside() {
         let answer = ask(path);
         assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{answer}");
     }
+    let mut io = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    std::io::Write::write_all(
+        &mut io,
+        b"POST /v1/checkpoint HTTP/1.0\r\nContent-Length: 2\r\n\r\n",
+    )
+    .unwrap();
+    // The body after the head, as simple clients send it.
+    std::io::Write::write_all(&mut io, b"{}").unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut io, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 501 "), "{answer}");
     let mode = output(&machine.client, "stat -c %a /.sprite/api.sock").await;
     assert_eq!(mode, "666\n");
 }
