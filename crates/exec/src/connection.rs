@@ -8,7 +8,7 @@ use sprite_link::session::SessionFrame;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::Batch;
+use crate::batch::Batch;
 use crate::task::Command;
 
 /// How long a host has to take the last frames, and to say farewell after them.

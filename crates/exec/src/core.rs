@@ -15,11 +15,12 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use sprite_link::session::{AttachQuery, OUTPUT_WINDOW, Output, PATIENCE, SessionFrame};
 use tokio::time::Instant;
 
 use crate::attachment::{Attachment, CREDITS, Stream};
+use crate::batch::{self, Batch};
 use crate::input::{InputError, InputQueue};
 use crate::log::OutputLog;
 
@@ -31,9 +32,6 @@ pub const TERMINATION_GRACE: Duration = Duration::from_secs(5);
 const DRAIN_QUIET: Duration = Duration::from_millis(100);
 /// Descendants that go on writing are not waited for any longer than this.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// Output per frame and per batch, in bytes.
-const FRAME_BYTES: usize = 64 * 1024;
-const BATCH_BYTES: usize = 256 * 1024;
 
 /// Why nobody can attach.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -90,15 +88,6 @@ enum Phase {
     Ended {
         code: i32,
     },
-}
-
-/// A batch of frames for one stream.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Batch {
-    pub(crate) stream: u64,
-    pub(crate) bytes: Bytes,
-    /// The stream ends after it.
-    pub(crate) last: bool,
 }
 
 /// State of one session.
@@ -300,7 +289,7 @@ impl Core {
             _ => None,
         };
         let Self { attachments, log, .. } = self;
-        attachments.iter_mut().find_map(|attachment| fill(attachment, log, ended))
+        attachments.iter_mut().find_map(|attachment| batch::fill(attachment, log, ended))
     }
 
     /// Returns the offset from which on output must be kept.
@@ -481,53 +470,6 @@ impl Core {
         }
         effects
     }
-}
-
-/// Makes the next batch for one attachment, if its stream is ready and there is anything.
-fn fill(attachment: &mut Attachment, log: &OutputLog, ended: Option<i32>) -> Option<Batch> {
-    let stream = attachment.stream.as_mut().filter(|s| s.credits > 0 && !s.finished)?;
-    let mut out = BytesMut::new();
-    if let Some(greeting) = stream.greeting.take() {
-        SessionFrame::Attached(greeting).encode(&mut out);
-        // The greeting says where input goes on.
-        attachment.input.acked = attachment.input.acked.max(attachment.input.written);
-    }
-    if attachment.input.written > attachment.input.acked {
-        attachment.input.acked = attachment.input.written;
-        SessionFrame::InputAck { offset: attachment.input.acked }.encode(&mut out);
-    }
-    while let Some(event) = attachment.ports.pop_front() {
-        SessionFrame::Port(event).encode(&mut out);
-    }
-    while out.len() < BATCH_BYTES
-        && let Some((output, first, second)) = log.stretch(attachment.sent, FRAME_BYTES)
-    {
-        encode_output(output, attachment.sent, first, second, &mut out);
-        attachment.sent += (first.len() + second.len()) as u64;
-    }
-    if let Some(code) = ended
-        && attachment.sent == log.end()
-    {
-        SessionFrame::Exit { code }.encode(&mut out);
-        stream.finished = true;
-    }
-    if out.is_empty() {
-        return None;
-    }
-    stream.credits -= 1;
-    Some(Batch { stream: stream.number, bytes: out.freeze(), last: stream.finished })
-}
-
-/// Appends an output frame whose bytes lie in two pieces, without joining them first.
-fn encode_output(output: Output, offset: u64, first: &[u8], second: &[u8], out: &mut BytesMut) {
-    let len = first.len() + second.len();
-    out.reserve(len + 13);
-    let start = out.len();
-    SessionFrame::Output { output, offset, bytes: Bytes::new() }.encode(out);
-    let payload = u32::try_from(8 + len).expect("frames are small");
-    out[start + 1..start + 5].copy_from_slice(&payload.to_le_bytes());
-    out.put_slice(first);
-    out.put_slice(second);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! HTTP (`bin/guestd`); namespaces and users (`sprite-container`).
 
 mod attachment;
+mod batch;
 mod connection;
 mod core;
 pub mod environment;

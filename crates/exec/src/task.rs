@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::attachment::CREDITS;
+use crate::batch::Batch;
 use crate::connection::{Connection, Counted};
-use crate::core::{AttachError, Batch, Core, Effect};
+use crate::core::{AttachError, Core, Effect};
 use crate::info::SessionInfo;
 use crate::memory::MemoryShare;
 use crate::spawn::{Spawner, Target};
