@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getsid, kill_process_group, pidfd_send_signal, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
 };
 
 use super::enter::Report;
 use crate::error::SpawnError;
 use crate::message::Entered;
 use crate::spec::Target;
+use crate::sys;
 
 /// How soon a child that has ended but cannot be reaped is looked at again: a tracer inside may
 /// hold it for as long as it likes.
@@ -98,7 +99,7 @@ impl Child {
             (Target::SessionGroup(group), _) => {
                 let group = Pid::from_raw(group).filter(|_| group > 1).ok_or(Errno::SRCH)?;
                 // Its session is named by our unreaped child, so it is inside the container.
-                if getsid(Some(group))? != self.pid {
+                if sys::session_of(group)? != self.number() {
                     return Err(Errno::SRCH);
                 }
                 kill_process_group(group, signal)

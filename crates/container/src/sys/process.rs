@@ -150,6 +150,17 @@ pub(crate) fn parse_signal(number: i32) -> Option<Signal> {
     (1..=64).contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number) })
 }
 
+/// Returns the session of a process: 0 if it began outside of what this process can see, as
+/// the kernel's own threads and what they started.
+pub(crate) fn session_of(pid: Pid) -> rustix::io::Result<i32> {
+    // SAFETY: plain system call. (`rustix` takes 0 for impossible.)
+    match unsafe { libc::getsid(pid.as_raw_nonzero().get()) } {
+        -1 => Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+            .unwrap_or(rustix::io::Errno::SRCH)),
+        session => Ok(session),
+    }
+}
+
 /// Signals every process this one can see and may signal, except itself and the first process
 /// of its pid namespace. Signal 0 only looks. Returns whether there was any.
 pub(crate) fn kill_all_visible(signal: i32) -> bool {

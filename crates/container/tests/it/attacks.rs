@@ -5,6 +5,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::net::{AddressFamily, SocketType, socket};
 use sprite_container::{Stdio, Tool, User};
 
 use crate::fixture::{Machine, Output, Setup, attack_program, can_run, command};
@@ -91,6 +92,10 @@ fn a_planted_set_user_id_program_is_inert_on_the_host() {
 fn netfilter_is_there_only_on_request() {
     if !can_run() {
         return;
+    }
+    let netfilter = Some(rustix::net::netlink::NETFILTER);
+    if socket(AddressFamily::NETLINK, SocketType::RAW, netfilter).is_err() {
+        return println!("skipped: this kernel has no netfilter, or it is not loaded");
     }
     let machine = Machine::start(Setup { allow_netfilter: true, ..Setup::default() });
     let output = machine.run(command(User::Root, &["attack", "socket_netfilter"])).unwrap();
