@@ -82,7 +82,7 @@ async fn commands_that_cannot_start_say_why() {
 #[tokio::test]
 async fn a_repeated_request_starts_nothing() {
     let guest = guest();
-    let create = sh("echo x >> marks; sleep 100");
+    let create = sh("echo x >> marks; echo done; sleep 100");
     let (first, second) = tokio::join!(guest.create(&create), guest.create(&create));
     let third = guest.create(&create).await;
     let id = |created: &SessionCreated| match created {
@@ -93,6 +93,8 @@ async fn a_repeated_request_starts_nothing() {
     assert_eq!(id(&first), id(&third));
     let other = guest.start(&sh("sleep 100")).await;
     assert_ne!(id(&first), other.session_id);
+    let mut follower = guest.attach(id(&first), "a&owner=true").await.unwrap();
+    follower.wait_for("done").await;
     guest.guest.shut_down().await;
     assert_eq!(std::fs::read(guest.home.path().join("marks")).unwrap(), b"x\n");
 }
