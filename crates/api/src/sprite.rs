@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Body of `POST /v1/sprites`. Unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -10,13 +11,13 @@ pub struct CreateSprite {
     /// The new sprite's name.
     pub name: String,
     /// Sizes wanted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object")]
     pub config: Option<Config>,
     /// Environment of every command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<BTreeMap<String, String>>,
     /// Who may open the URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object")]
     pub url_settings: Option<UrlSettings>,
     /// Kept exactly, in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,6 +28,17 @@ pub struct CreateSprite {
     /// `default` or `dev`; treated alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+}
+
+/// Reads an object or `null`. Derived code alone takes a list of values for an object too.
+fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let object = Option::<serde_json::Map<String, serde_json::Value>>::deserialize(deserializer)?;
+    let parse = |object| serde_json::from_value(serde_json::Value::Object(object));
+    object.map(parse).transpose().map_err(serde::de::Error::custom)
 }
 
 /// Sizes of a sprite. Any field may be absent.
@@ -61,7 +73,7 @@ pub struct UrlSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateSprite {
     /// Each field on its own; an empty text leaves it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object")]
     pub url_settings: Option<UrlSettings>,
     /// Replaces the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]

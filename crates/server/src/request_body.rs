@@ -21,9 +21,7 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
 
 /// Reads a JSON body.
 pub(crate) async fn json<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
-    let bytes = read(body).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
+    parse(&read(body).await?)
 }
 
 /// Reads a JSON body that may be empty.
@@ -34,6 +32,14 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes)
+    parse(&bytes)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    // Derived code takes a list of values for an object.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Failure::invalid("the body must be a JSON object"));
+    }
+    serde_json::from_slice(bytes)
         .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
 }

@@ -8,6 +8,7 @@ mod body;
 mod head;
 mod service;
 mod signal;
+mod unread;
 
 use axum::Router;
 use hyper::server::conn::http1;

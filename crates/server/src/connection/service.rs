@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use super::signal::{InFlight, Parked, Signal};
+use super::unread::Unread;
 use crate::answer::Failure;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -104,13 +105,21 @@ pub(super) async fn answer(
 async fn routed(request: Request<Incoming>, query: &str, router: &Router) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(FullQuery::parse(query));
-    let request = Request::from_parts(parts, Body::new(body));
-    match AssertUnwindSafe(router.clone().oneshot(request)).catch_unwind().await {
+    let expects_continue = parts.headers.contains_key(EXPECT);
+    let unread = Unread::default();
+    let request = Request::from_parts(parts, Body::new(unread.watch(body)));
+    let mut response = match AssertUnwindSafe(router.clone().oneshot(request)).catch_unwind().await
+    {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         // The panic hook has logged it.
         Err(_) => Failure::internal().into(),
+    };
+    let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if !is_switched && !unread.finish(expects_continue).await {
+        close_after(&mut response);
     }
+    response
 }
 
 fn close_after(response: &mut Response<Body>) {

@@ -297,3 +297,62 @@ proptest::proptest! {
         });
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+    /// What the library alone would see differently must not get through: the requests seen
+    /// are a prefix of those that it sees.
+    #[test]
+    fn damaged_requests_are_understood_alike_or_refused(
+        changes in proptest::collection::vec((0usize..400, proptest::sample::select(
+            b"\0\t\n\r :;,/?#%0123456789abcCHTG\x7f\x80\xff".to_vec())), 1..4),
+    ) {
+        let mut bytes = three_requests();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (mut io, ours) = start(Timeouts::default());
+            io.write_all(&bytes).await.unwrap();
+            // Time is paused: this ends with an answer and a close, or when the adapter gives up.
+            let _ = io.read_to_end(&mut Vec::new()).await;
+            let (mut io, plain) = start_plain();
+            io.write_all(&bytes).await.unwrap();
+            let mut rest = Vec::new();
+            let all = io.read_to_end(&mut rest);
+            let _ = tokio::time::timeout(Duration::from_secs(200), all).await;
+            let (ours, plain) = (ours.lock().unwrap(), plain.lock().unwrap());
+            assert!(plain.starts_with(&ours), "{ours:?} {plain:?}");
+        });
+    }
+}
+
+/// The official SDKs do not try again when a connection closes under their next request.
+#[tokio::test]
+async fn a_body_that_nobody_reads_does_not_cost_the_connection() {
+    let (mut io, _) = start(Timeouts::default());
+    let mut buffer = vec![0; 1024];
+    for i in 0..20 {
+        io.write_all(b"PUT /a HTTP/1.1\r\nhost: h\r\nx-early: 1\r\ncontent-length: 4\r\n\r\n")
+            .await
+            .unwrap();
+        // Later than the head, as most clients send it.
+        tokio::task::yield_now().await;
+        io.write_all(b"body").await.unwrap();
+        let count = io.read(&mut buffer).await.unwrap();
+        let text = String::from_utf8_lossy(&buffer[..count]).to_lowercase();
+        assert!(text.contains("early") && !text.contains("connection: close"), "{i}: {text}");
+    }
+    let head =
+        format!("PUT /a HTTP/1.1\r\nhost: h\r\nx-early: 1\r\ncontent-length: {}\r\n\r\n", 1 << 20);
+    io.write_all(head.as_bytes()).await.unwrap();
+    let count = io.read(&mut buffer).await.unwrap();
+    let text = String::from_utf8_lossy(&buffer[..count]).to_lowercase();
+    assert!(text.contains("connection: close"), "{text}");
+}

@@ -396,3 +396,31 @@ async fn sessions_are_listed_looked_at_and_killed() {
     assert_eq!(world.call("GET", "/v1/sprites/box/exec/77777777", "").await.status, 404);
     assert_eq!(world.call("GET", "/v1/sprites/box/exec", "").await.json()["count"], 0);
 }
+
+/// Some clients report an error unless their close is answered.
+#[tokio::test]
+async fn a_clients_close_is_answered() {
+    let world = world_with_sprite().await;
+    let target = "/v1/sprites/box/exec?cmd=sleep&cmd=1000&detachable=true";
+    let mut socket = world.socket(target).await.unwrap();
+    socket.info().await;
+    socket.send(Message::Close(None)).await;
+    assert!(matches!(socket.next().await, Some(Message::Close(_))));
+    assert!(socket.next().await.is_none());
+    assert_eq!(world.call("GET", "/v1/sprites/box/exec", "").await.json()["count"], 1);
+}
+
+/// Without an answer to its close, the JavaScript SDK reports an error to whoever detaches.
+#[tokio::test]
+async fn a_client_that_closes_is_answered() {
+    let world = world_with_sprite().await;
+    for tty in [false, true] {
+        let target = format!("/v1/sprites/box/exec?cmd=sleep&cmd=1000&tty={tty}&stdin=true");
+        let mut socket = world.socket(&target).await.unwrap();
+        socket.info().await;
+        socket.send(Message::Close(None)).await;
+        while let Some(message) = futures::StreamExt::next(&mut socket.inner).await {
+            message.expect("the server closes in order");
+        }
+    }
+}
