@@ -27,7 +27,7 @@ modules() {
   done
 }
 network() {
-  eventually 30 systemctl is-active --quiet systemd-networkd-wait-online
+  eventually 90 systemctl is-active --quiet systemd-networkd-wait-online
   grep -q '^nameserver 127.0.0.53' /etc/resolv.conf
   curl -sS --max-time 20 -o /dev/null "$(archive)/"
 }

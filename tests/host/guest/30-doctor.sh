@@ -28,8 +28,10 @@ forward_drop() {
   doctor_finds network.forward warn || doctor_finds network.forward fail
 }
 taken_range() {
-  ip link add vpn0 type dummy
+  ip link add vpn0 type veth peer name vpn1
   ip addr add 10.77.3.1/24 dev vpn0
+  ip link set vpn1 up
+  ip link set vpn0 up
   sprited doctor --json >"$state/doctor.json" || true
   ip link del vpn0
   cat "$state/doctor.json"

@@ -3,7 +3,7 @@
 
 service_starts() {
   systemctl enable --now sprited
-  eventually 60 healthy
+  eventually 90 healthy
   systemctl show -p ActiveState -p SubState -p MainPID sprited
 }
 person_logs_in() {
@@ -15,6 +15,6 @@ person_logs_in() {
 doctor_beside_a_running_service() { sprited doctor; }
 
 phase "the service"
-check "systemd starts it and /healthz answers" service_starts 90
+check "systemd starts it and /healthz answers" service_starts
 check "a person logs in with a token" person_logs_in
 check "doctor still passes beside it" doctor_beside_a_running_service

@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154,SC2016
 
 apt_get() {
-  limit=120 in_sprite first sudo sh -ec 'apt-get -qq update && apt-get -qq install -y jq >/dev/null && echo "[1]" | jq .[0]'
+  in_sprite first sudo sh -ec 'apt-get -qq update && apt-get -qq install -y jq >/dev/null && echo "[1]" | jq .[0]'
 }
 
 # Behind this host there is another network: a private address, and the metadata address of clouds.
@@ -20,9 +20,9 @@ lan_of_the_host() {
   systemd-run --quiet --unit=lan-server ip netns exec lan python3 -m http.server 80 --directory /var/empty
   systemd-run --quiet --unit=host-server python3 -m http.server 8000 --directory /var/empty
   mkdir -p /var/empty
-  eventually 20 curl -s -o /dev/null --max-time 2 http://169.254.169.254/
-  eventually 20 curl -s -o /dev/null --max-time 2 http://10.99.0.2/
-  eventually 20 curl -s -o /dev/null --max-time 2 http://127.0.0.1:8000/
+  eventually 90 curl -s -o /dev/null --max-time 2 http://169.254.169.254/
+  eventually 90 curl -s -o /dev/null --max-time 2 http://10.99.0.2/
+  eventually 90 curl -s -o /dev/null --max-time 2 http://127.0.0.1:8000/
 }
 # reaches SPRITE ADDRESS PORT: a TCP connection comes about.
 reaches() { in_sprite "$1" timeout 3 bash -c "exec 3<>/dev/tcp/$2/$3" 2>&1; }
@@ -48,10 +48,10 @@ no_neighbours() {
   local address
   address=$(in_sprite second sh -c 'hostname -I' | tr -d ' ')
   in_sprite second sh -c 'python3 -m http.server 9000 >/dev/null 2>&1 & echo $!'
-  limit=50 eventually 20 in_sprite second bash -c "exec 3<>/dev/tcp/127.0.0.1/9000" || {
+  eventually 90 in_sprite second bash -c "exec 3<>/dev/tcp/127.0.0.1/9000" || {
     # Commands of a finished session may have gone with it.
     sprite exec --sprite second --no-stdin -- python3 -m http.server 9000 >/dev/null 2>&1 &
-    eventually 20 in_sprite second bash -c "exec 3<>/dev/tcp/127.0.0.1/9000"
+    eventually 90 in_sprite second bash -c "exec 3<>/dev/tcp/127.0.0.1/9000"
   }
   fails reaches first "$address" 9000
   fails in_sprite first ping -c 1 -W 2 "$address"
@@ -73,12 +73,12 @@ stop_lan() {
 
 phase "network"
 check "names resolve" names_resolve
-check "apt-get installs a package" apt_get 150
+check "apt-get installs a package" apt_get
 check "there are hosts and ports that must not be reached" lan_of_the_host
 check "not the metadata address" no_metadata
 check "not a private network of the host" no_private_network
 check "not the ports of the host" no_ports_of_the_host
-check "not a neighbour" no_neighbours 120
+check "not a neighbour" no_neighbours
 check "no IPv6" nothing_over_ipv6
 check "networkd leaves our interfaces alone" networkd_leaves_ours_alone
 check "the other network is gone again" stop_lan

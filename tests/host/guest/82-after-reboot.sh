@@ -20,5 +20,5 @@ sprite_is_there() {
 
 phase "after the reboot"
 check "machines did not hold up the reboot" shut_down_in_time
-check "the service came by itself" service_came_by_itself 100
-check "the sprite is there with its disk" sprite_is_there 90
+check "the service came by itself" service_came_by_itself
+check "the sprite is there with its disk" sprite_is_there

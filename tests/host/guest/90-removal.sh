@@ -24,7 +24,7 @@ no_traces() { [ -z "$(traces)" ]; }
 stop_takes_everything() {
   [ -n "$(guests)" ]
   sprited stop
-  eventually 20 no_traces || { traces; return 1; }
+  eventually 90 no_traces || { traces; return 1; }
   equal "$(systemctl show -p ActiveState --value sprited)" inactive
   # A stop that was asked for is not a failure to be restarted.
   equal "$(systemctl show -p Result --value sprited)" success
@@ -35,26 +35,26 @@ forwarding_as_before() {
 }
 kill_all_is_survived() {
   systemctl start sprited
-  eventually 60 healthy
+  eventually 90 healthy
   in_sprite last true
   [ -n "$(guests)" ]
   systemctl kill --kill-whom=all --signal=KILL sprited
-  eventually 60 healthy
+  eventually 90 healthy
   equal "$(in_sprite last echo again)" again
   sprited stop
-  eventually 20 no_traces || { traces; return 1; }
+  eventually 90 no_traces || { traces; return 1; }
 }
 uninstall() {
   systemctl disable --now sprited
   rm -rf /etc/systemd/system/sprited.service /etc/systemd/system/sprited.service.d /usr/bin/sprite*
   systemctl daemon-reload
-  eventually 20 no_traces || { traces; return 1; }
+  eventually 90 no_traces || { traces; return 1; }
   equal "$(systemctl --failed --no-legend | grep -c sprite || true)" 0
 }
 
 phase "taking it away"
-check "destroy" destroy 90
-check "sprited stop ends machines and leaves nothing behind" stop_takes_everything 120
+check "destroy" destroy
+check "sprited stop ends machines and leaves nothing behind" stop_takes_everything
 check "forwarding is as it was" forwarding_as_before
-check "killing everything of the unit is survived too" kill_all_is_survived 150
-check "uninstalled, nothing is left" uninstall 60
+check "killing everything of the unit is survived too" kill_all_is_survived
+check "uninstalled, nothing is left" uninstall

@@ -1,5 +1,5 @@
 # What checks share. Sourced by ./run in the process of each check.
-# shellcheck shell=bash disable=SC2016
+# shellcheck shell=bash
 
 # A condition that takes its time: eventually SECONDS COMMAND…
 eventually() {
@@ -33,7 +33,7 @@ equal() {
 # As the person of this machine, who is not root.
 person() {
   runuser -u person -- env -i HOME=/home/person USER=person PATH=/usr/local/bin:/usr/bin:/bin \
-    TERM=xterm timeout --kill-after=5 "${limit:-50}" "$@"
+    TERM=xterm timeout --kill-after=5 "${limit:-150}" "$@"
 }
 sprite() { person sprite "$@"; }
 # in_sprite NAME COMMAND…
@@ -51,6 +51,6 @@ guests() { pgrep -x sprite-guestd; }
 machine_groups() { find /sys/fs/cgroup -maxdepth 6 -type d -name 'mch-*'; }
 # Where the distribution's packages come from, as `http://host`.
 archive() {
-  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
-    | sed -n 's|^\(http[s]*://[^/:]*\).*|\1|p' | head -n1
+  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null \
+    | sed -n 's|^deb .*\(https\{0,1\}://[^/ ]*\)/.*|\1|p' | sed -n 1p
 }
