@@ -53,7 +53,9 @@ impl Leaves {
                 tree = Some(group);
             } else {
                 v1.push(open_processes(&group)?);
-                if cgroup2.is_none() && tree.is_none() {
+                // Rather not where memory is counted: a leaf takes its counts along.
+                let suits = group.join("freezer.state").exists();
+                if cgroup2.is_none() && (suits || tree.is_none()) {
                     tree = Some(group);
                 }
             }

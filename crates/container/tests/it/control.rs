@@ -89,8 +89,7 @@ fn stopping_lets_processes_end_and_releases_the_disk() {
         return;
     }
     let machine = Machine::start(Setup::default());
-    let script =
-        "trap 'echo bye >/root/bye; sync; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
+    let script = "trap 'echo bye >/root/bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
     let mut process = machine.spawn(command(User::Root, &["sh", "-c", script])).unwrap();
     let mut byte = [0; 1];
     wait_for("the command to set its trap", || {
@@ -107,7 +106,7 @@ fn stopping_lets_processes_end_and_releases_the_disk() {
     interactive.stdio = Stdio::Terminal { cols: 80, rows: 24 };
     let interactive = machine.spawn(interactive).unwrap();
     let exited = machine.launcher().container_exited();
-    machine.runtime.block_on(machine.launcher().stop(Duration::from_millis(500))).unwrap();
+    machine.runtime.block_on(machine.launcher().stop(Duration::from_secs(3))).unwrap();
     assert_eq!(machine.runtime.block_on(&mut process.exit).unwrap(), 3);
     assert_eq!(machine.runtime.block_on(stubborn.exit).unwrap(), 128 + 9);
     assert_ne!(machine.runtime.block_on(interactive.exit).unwrap(), 128 + 9);
