@@ -73,6 +73,11 @@ impl Failure {
         Self::with_status(StatusCode::PAYLOAD_TOO_LARGE, "body too large", text)
     }
 
+    pub(crate) fn too_slow() -> Self {
+        let text = "the body did not arrive in time";
+        Self::with_status(StatusCode::REQUEST_TIMEOUT, "request timeout", text)
+    }
+
     pub(crate) fn not_implemented(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unsupported, "not_implemented", message)
     }

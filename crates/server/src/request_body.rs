@@ -1,18 +1,25 @@
 //! JSON bodies of requests: small, and read whatever their `Content-Type`.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::answer::Failure;
 
 /// Longest JSON body, in bytes.
 const JSON_MAX: usize = 1024 * 1024;
 
+/// How long a small body may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Reads a small body.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
-    match Limited::new(body, JSON_MAX).collect().await {
+    let collected = timeout(READ_TIMEOUT, Limited::new(body, JSON_MAX).collect()).await;
+    match collected.map_err(|_| Failure::too_slow())? {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(JSON_MAX)),
         Err(_) => Err(Failure::invalid("the body ended early")),

@@ -24,6 +24,8 @@ use super::unread::Unread;
 use crate::answer::Failure;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Characters of a path in log lines.
+const LOGGED_PATH_MAX: usize = 200;
 const SPRITE_VERSION: HeaderName = HeaderName::from_static("sprite-version");
 
 /// The request's query, however long. Handlers take it from here alone: the URI's own may be
@@ -68,8 +70,10 @@ pub(super) async fn answer(
     let request_id = RequestId::generate();
     let path = request.uri().path();
     let below_sprite = is_below_sprite(path);
-    // The path alone: queries carry commands and environment values.
-    let span = tracing::info_span!("request", %request_id, method = %request.method(), path);
+    // The path alone, and not all of a long one: queries carry commands and environment values.
+    let shown: String = path.chars().take(LOGGED_PATH_MAX).collect();
+    let span =
+        tracing::info_span!("request", %request_id, method = %request.method(), path = shown);
 
     let response = async {
         let response = match signal.take(request.uri().query()) {

@@ -34,7 +34,9 @@ use crate::answer::Failure;
 
 /// Output is acknowledged in steps of this many bytes; well below the guest's window.
 const ACK_STEP: u64 = 128 * 1024;
-const READ_BYTES: usize = 256 * 1024;
+/// Bytes read at a time: few while little comes, since every open session holds this much.
+const READ_BYTES_MIN: usize = 8 * 1024;
+const READ_BYTES_MAX: usize = 256 * 1024;
 /// Input encoded ahead of what the stream takes, in bytes.
 const WRITE_BYTES: usize = 256 * 1024;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -118,6 +120,7 @@ pub(crate) struct Attachment {
     greeted: bool,
     silent_breaks: u32,
     inbound: BytesMut,
+    read_bytes: usize,
     outbound: BytesMut,
     controls: VecDeque<SessionFrame>,
     /// Signals in `outbound`, as long as none of it was written.
@@ -155,6 +158,7 @@ impl Attachment {
             greeted: false,
             silent_breaks: 0,
             inbound: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
             outbound: BytesMut::new(),
             controls: VecDeque::new(),
             unsent_signals: Vec::new(),
@@ -261,7 +265,7 @@ impl Attachment {
         let Phase::Following { stream, .. } = &mut self.phase else { return Ok(()) };
         let Stream { read, write, unflushed, .. } = stream;
         if may_read {
-            self.inbound.reserve(READ_BYTES);
+            self.inbound.reserve(self.read_bytes);
         }
         let outbound = &mut self.outbound;
         let writes = !outbound.is_empty();
@@ -275,10 +279,11 @@ impl Attachment {
                 self.unsent_signals.clear();
                 if writes && count == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(()) }
             }
-            count = read.read_buf(&mut self.inbound), if may_read => match count? {
-                0 => Err(ErrorKind::UnexpectedEof.into()),
-                _ => Ok(()),
-            },
+            count = read.read_buf(&mut self.inbound), if may_read => {
+                let count = count?;
+                self.read_bytes = (count * 2).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+                if count == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+            }
             else => std::future::pending().await,
         }
     }

@@ -22,9 +22,10 @@ pub(crate) struct Handshake {
     accept: HeaderValue,
 }
 
-/// Says whether the request asks for another protocol at all.
+/// Says whether the request asks for a WebSocket. Other protocols are not for us to refuse:
+/// some clients offer `h2c` with every request.
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
+    has_token(headers, &UPGRADE, "websocket")
 }
 
 impl Handshake {

@@ -31,6 +31,8 @@ use super::writer::{self, Outgoing, WriteError};
 
 /// Largest message taken from a client, in bytes.
 const MESSAGE_MAX: usize = 80 * 1024 * 1024;
+/// Bytes read from a socket at a time; every open one holds this much.
+const READ_BUFFER: usize = 32 * 1024;
 /// Input kept here before the socket is no longer read.
 const INPUT_MAX: u64 = 4 * 1024 * 1024;
 /// Messages on their way to the client; of 64 KiB each that is 1 MiB.
@@ -48,6 +50,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(MESSAGE_MAX))
         .max_frame_size(Some(MESSAGE_MAX));
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
@@ -83,18 +86,23 @@ pub(crate) async fn serve<IO>(
         delivered,
         heard_at: Instant::now(),
     };
+    // A client that is gone takes nothing more; waiting for it would keep its session waiting.
+    let gone = CancellationToken::new();
     let writer = async {
-        let written = writer::run(sink, messages, delivered_in).await;
-        if let Err(error @ WriteError::Stalled) = &written {
+        let written = gone.run_until_cancelled(writer::run(sink, messages, delivered_in)).await;
+        if let Some(Err(error @ WriteError::Stalled)) = &written {
             tracing::debug!(%error, "client dropped");
         }
-        written.is_ok()
+        matches!(written, Some(Ok(())))
     };
     let relayed = async {
         let end = relay.run(&mut stream, &closing).await;
         let Relay { attachment, queue, .. } = relay;
         // The writer ends once it has written what is queued.
         drop(queue);
+        if end == End::ClientGone {
+            gone.cancel();
+        }
         (end, attachment)
     };
     let (written, (end, attachment)) = tokio::join!(writer, relayed);
