@@ -6,7 +6,7 @@ use std::time::Duration;
 use sprite_catalog::{SpritePatch, SpriteRecord};
 use sprite_link::boot::Identity;
 use sprite_substrate::{Limits, Machine, MachineSpec, Owner, StopMode};
-use sprite_types::{ByteSize, MachineId};
+use sprite_types::{ByteSize, ErrorKind, MachineId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -254,6 +254,8 @@ impl Task {
         let patch = SpritePatch { last_running_at: Some(now), ..SpritePatch::default() };
         match self.shared.catalog.update_sprite(&org, &id, patch).await {
             Ok(record) => *self.record.lock().expect("no holder panics") = record,
+            // Destroyed while it booted.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => warn!(error = %chain(&error), "last run not recorded"),
         }
     }

@@ -165,10 +165,14 @@ impl Network {
         let interface = spec.host_interface.as_str();
         nft(&rules::expel(&self.0.settings.table, [(interface, address)]), "expel a sprite")
             .await?;
-        // Normally it went with the machine's network namespace.
-        if kernel::forwarding_path(interface).exists() {
+        // Normally it goes with the machine's network namespace, perhaps at this moment.
+        let exists = || kernel::forwarding_path(interface).exists();
+        if exists() {
             let delete = ["link", "delete", "dev", interface];
-            if let Err(error) = command::run(Tool::Ip, &delete, "", "remove an interface").await {
+            let deleted = command::run(Tool::Ip, &delete, "", "remove an interface").await;
+            if let Err(error) = deleted
+                && exists()
+            {
                 let error = &error as &dyn std::error::Error;
                 warn!(interface, error, "interface not removed");
             }
