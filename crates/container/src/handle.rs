@@ -1,6 +1,5 @@
 //! The agent's handle to its launcher process.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,15 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, WaitOptions};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use rustix::process::Pid;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::channel::{Inbox, Outbox};
+use crate::driver::{Driver, Message, Reply};
 use crate::error::{ForkError, LauncherError, SignalError, SpawnError, StartError};
 use crate::launcher::{self, HelperFn};
-use crate::message::{Answer, Call, Event, Request, SpawnCall, StartFailure};
+use crate::message::{Answer, Call, Request, SpawnCall, StartFailure};
 use crate::spec::{ContainerSpec, SpawnSpec, Target, User};
 use crate::stdio::Streams;
 use crate::sys;
@@ -139,15 +136,7 @@ impl Launcher {
         };
         let (calls, receiver) = mpsc::unbounded_channel();
         let (exit_sender, exit) = watch::channel(None);
-        let driver = Driver {
-            launcher: pid,
-            calls: receiver,
-            exit: exit_sender,
-            inbox: Inbox::default(),
-            outbox: Outbox::default(),
-            waiting: HashMap::new(),
-            running: HashMap::new(),
-        };
+        let driver = Driver::new(pid, receiver, calls.downgrade(), exit_sender);
         let inner = Inner {
             idle: Mutex::new(Some((driver, ours))),
             launcher: pid,
@@ -333,24 +322,6 @@ fn spawn_error(error: LauncherError) -> SpawnError {
     }
 }
 
-/// Does I/O that goes on until the socket would block, and tells the runtime if it did: for
-/// reading, that is what true means, for writing, false.
-fn drain(
-    socket: &UnixStream,
-    interest: Interest,
-    io: impl FnOnce() -> io::Result<bool>,
-) -> io::Result<bool> {
-    let blocks = interest.is_readable();
-    let result = socket.try_io(interest, || match io() {
-        Ok(value) if value == blocks => Err(io::ErrorKind::WouldBlock.into()),
-        other => other,
-    });
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(blocks),
-        other => other,
-    }
-}
-
 /// Takes a call back unless it was answered.
 struct Cancel<'handle> {
     calls: Option<&'handle mpsc::UnboundedSender<Message>>,
@@ -361,153 +332,6 @@ impl Drop for Cancel<'_> {
     fn drop(&mut self) {
         if let Some(calls) = self.calls {
             let _ = calls.send(Message::Cancel { id: self.id });
-        }
-    }
-}
-
-/// To the driver. The channel is as long as there are calls in flight, which callers bound.
-enum Message {
-    Call {
-        request: Request,
-        fds: Vec<OwnedFd>,
-        reply: oneshot::Sender<Result<Reply, LauncherError>>,
-    },
-    Cancel {
-        id: u64,
-    },
-}
-
-/// From the driver.
-struct Reply {
-    answer: Answer,
-    fds: Vec<OwnedFd>,
-    /// For processes.
-    exit: Option<oneshot::Receiver<i32>>,
-}
-
-impl Reply {
-    fn spawned(self) -> Result<(crate::message::Spawned, oneshot::Receiver<i32>), SpawnError> {
-        match (self.answer, self.exit) {
-            (Answer::Spawned(spawned), Some(exit)) => Ok((spawned, exit)),
-            (Answer::SpawnFailed(error), _) => Err(error),
-            (Answer::Failed { message }, _) => Err(SpawnError::Internal { message }),
-            _ => Err(spawn_error(unexpected("not an answer to a spawn"))),
-        }
-    }
-}
-
-/// Serves the socket; one task.
-struct Driver {
-    launcher: Pid,
-    calls: mpsc::UnboundedReceiver<Message>,
-    exit: watch::Sender<Option<ContainerExit>>,
-    inbox: Inbox,
-    outbox: Outbox,
-    waiting: HashMap<u64, oneshot::Sender<Result<Reply, LauncherError>>>,
-    running: HashMap<i32, oneshot::Sender<i32>>,
-}
-
-impl Driver {
-    async fn run(mut self, socket: OwnedFd) {
-        let served = match UnixStream::from_std(socket.into()) {
-            // The launcher ends with its socket.
-            Ok(socket) => self.serve(&socket).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = served {
-            tracing::warn!(%error, "container launcher lost");
-        }
-        self.exit.send_if_modified(|exit| {
-            let lost = exit.is_none();
-            exit.get_or_insert(ContainerExit::LauncherLost);
-            lost
-        });
-        let launcher = self.launcher;
-        let reaped = tokio::task::spawn_blocking(move || {
-            let _ = rustix::process::waitpid(Some(launcher), WaitOptions::empty());
-        });
-        let _ = reaped.await;
-    }
-
-    /// Serves until the last handle is gone.
-    async fn serve(&mut self, socket: &UnixStream) -> io::Result<()> {
-        loop {
-            tokio::select! {
-                message = self.calls.recv() => match message {
-                    None => return Ok(()),
-                    Some(message) => self.accept(message),
-                },
-                ready = socket.readable() => {
-                    ready?;
-                    let open = drain(socket, Interest::READABLE, || self.inbox.fill(socket))?;
-                    while let Some((event, fds)) = self.inbox.next::<Event>()? {
-                        self.deliver(event, fds);
-                    }
-                    if !open {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-                ready = socket.writable(), if !self.outbox.is_empty() => ready?,
-            }
-            drain(socket, Interest::WRITABLE, || {
-                self.outbox.flush(socket)?;
-                // What is left found the socket full.
-                Ok(self.outbox.is_empty())
-            })?;
-        }
-    }
-
-    fn accept(&mut self, message: Message) {
-        match message {
-            Message::Call { request, fds, reply } => match self.outbox.push(&request, fds) {
-                Ok(()) => drop(self.waiting.insert(request.id, reply)),
-                Err(_) => drop(reply.send(Ok(Reply {
-                    answer: Answer::SpawnFailed(SpawnError::TooLong {
-                        message: "Argument list too long".to_owned(),
-                    }),
-                    fds: Vec::new(),
-                    exit: None,
-                }))),
-            },
-            Message::Cancel { id } => {
-                self.waiting.remove(&id);
-                let request = Request { id: 0, call: Call::Cancel { id } };
-                let _ = self.outbox.push(&request, Vec::new());
-            }
-        }
-    }
-
-    fn deliver(&mut self, event: Event, fds: Vec<OwnedFd>) {
-        match event {
-            Event::Answer { id, answer } => {
-                let mut exit = None;
-                let mut pid = None;
-                if let Answer::Spawned(spawned) = &answer {
-                    let (sender, receiver) = oneshot::channel();
-                    self.running.insert(spawned.pid, sender);
-                    exit = Some(receiver);
-                    pid = Some(spawned.pid);
-                }
-                let reply = Ok(Reply { answer, fds, exit });
-                let heard = match self.waiting.remove(&id) {
-                    Some(waiting) => waiting.send(reply).is_ok(),
-                    None => false,
-                };
-                // Nobody knows of this process.
-                if let (false, Some(pid)) = (heard, pid) {
-                    let target = Target::Group;
-                    let call = Call::Signal { pid, signal: libc::SIGKILL, target };
-                    let _ = self.outbox.push(&Request { id: 0, call }, Vec::new());
-                }
-            }
-            Event::Exited { pid, code } => {
-                if let Some(running) = self.running.remove(&pid) {
-                    let _ = running.send(code);
-                }
-            }
-            Event::ContainerExited { code, signal } => {
-                self.exit.send_replace(Some(ContainerExit::Init { code, signal }));
-            }
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod cgroup;
 
 mod account;
 mod channel;
+mod driver;
 mod error;
 mod handle;
 mod launcher;

@@ -22,6 +22,7 @@ mod detect;
 mod devices;
 mod error;
 mod files;
+mod layout;
 mod leaves;
 mod limits;
 mod machine;

@@ -188,6 +188,32 @@ fn a_start_that_is_given_up_leaves_no_process() {
     machine.shell(User::Root, "test ! -e /was-here").ok();
 }
 
+/// Whenever it gives up: before the answer, after it, or just between.
+#[test]
+fn a_caller_that_gives_up_at_any_moment_leaves_no_process() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::start(Setup::default());
+    let mut started = 0;
+    machine.runtime.block_on(async {
+        for round in 0..60 {
+            let spawn = machine.launcher().spawn(command(User::Sprite, &["sleep", "1000"]));
+            let patience = Duration::from_micros(round * 50);
+            if let Ok(process) = tokio::time::timeout(patience, spawn).await {
+                started += 1;
+                let pid = process.unwrap().pid;
+                machine.launcher().signal(pid, 9, Target::Process).await.unwrap();
+            }
+        }
+    });
+    println!("{started} of 60 started in time");
+    wait_for("all processes to end", || {
+        machine.runtime.block_on(tokio::task::yield_now());
+        machine.cgroup.stats().pids == Some(1)
+    });
+}
+
 /// A tracer inside can keep a dead process from us for as long as it likes.
 #[test]
 fn a_process_held_by_a_tracer_holds_up_nobody_else() {
