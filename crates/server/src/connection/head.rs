@@ -147,7 +147,13 @@ pub(crate) fn parse(head: &[u8]) -> Result<Head, HeadError> {
         return Err(HeadError::Connect);
     }
     let body = body_length(version, request.headers)?;
-    Ok(Head { body, oversized: measure_target(method.len() + 1, target)? })
+    let oversized = measure_target(method.len() + 1, target)?;
+    let kept = oversized.as_ref().map_or(target, |places| &target[..places.path.len()]);
+    if kept.parse::<http::Uri>().is_err() {
+        // The library would refuse it too, but without a word.
+        return Err(HeadError::Malformed("the request target is not a URI"));
+    }
+    Ok(Head { body, oversized })
 }
 
 fn body_length(version: u8, fields: &[httparse::Header<'_>]) -> Result<BodyLength, HeadError> {
@@ -265,6 +271,9 @@ mod tests {
             "GET /\r\n\r\n",
             "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
             "\x16\x03\x01\r\n\r\n",
+            "GET /<a> HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET http:// HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET a/b HTTP/1.1\r\nHost: h\r\n\r\n",
         ] {
             assert_eq!(read(whole).expect_err(whole).status(), 400, "{whole:?}");
         }
