@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sprite_container::cgroup::MachineCgroup;
 use sprite_linkmux::{HostIdentity, HostLink, Unix};
 use tracing::{info, warn};
 
@@ -36,30 +37,30 @@ impl Namespaces {
 
     async fn adopt_one(&self, folder: &Folder) -> Option<Machine> {
         let id = folder.path().file_name()?.to_str()?.parse().ok()?;
-        let cgroup = self.cgroups.open(&id);
         let record = match folder.read() {
             Ok(record) => record,
             Err(error) => {
                 // A boot that was cut short before the agent was told anything.
                 warn!(machine_id = %id, %error, "machine without a record");
-                if let Some(cgroup) = cgroup {
+                if let Some(cgroup) = self.cgroups.open(&id) {
                     remove_cgroup(&cgroup).await;
                 }
                 let _ = folder.remove();
                 return None;
             }
         };
+        let cgroup = MachineCgroup::from_dirs(&record.cgroup_dirs, record.cgroup2_dir.as_deref());
         if let Some(agent) = Agent::find(record.process) {
             let identity = HostIdentity { machine_id: id, secret: record.link_secret.clone() };
             let link = HostLink::connect(identity, Unix(folder.socket()));
             let answer = link.wait_up(ANSWER_TIMEOUT).await;
             let network = self.network.adopt(&record.network).await;
-            match (answer, network, &cgroup) {
-                (Ok((_, boot_id)), Ok(()), Some(cgroup)) if boot_id == record.boot_id => {
+            match (answer, network) {
+                (Ok((_, boot_id)), Ok(())) if boot_id == record.boot_id => {
                     self.ids.mark(record.id_base);
-                    return Some(machine(record, link, agent, folder.clone(), cgroup.clone()));
+                    return Some(machine(record, link, agent, folder.clone(), cgroup));
                 }
-                (answer, network, _) => {
+                (answer, network) => {
                     warn!(machine_id = %record.machine_id, ?answer, ?network, "machine given up");
                     link.close();
                     agent.kill();
@@ -67,9 +68,7 @@ impl Namespaces {
                 }
             }
         }
-        if let Some(cgroup) = cgroup {
-            remove_cgroup(&cgroup).await;
-        }
+        remove_cgroup(&cgroup).await;
         if let Err(error) = self.network.release(&record.network).await {
             warn!(%error, "firewall keeps a machine");
         }

@@ -25,6 +25,9 @@ pub(crate) struct Record {
     pub(crate) link_secret: String,
     pub(crate) process: Process,
     pub(crate) id_base: u32,
+    /// Where its cgroups are: our own place in the hierarchies may be another next time.
+    pub(crate) cgroup_dirs: Vec<PathBuf>,
+    pub(crate) cgroup2_dir: Option<PathBuf>,
     pub(crate) network: NetworkSpec,
 }
 

@@ -158,6 +158,8 @@ impl Namespaces {
             link_secret: boot.link_secret.clone(),
             process: agent.process(),
             id_base,
+            cgroup_dirs: cgroup.dirs(),
+            cgroup2_dir: cgroup.cgroup2_dir(),
             network: network.clone(),
         };
         // Before the agent is told anything: from here on a new `sprited` finds the machine.
