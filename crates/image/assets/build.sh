@@ -162,6 +162,7 @@ if [ "$CA_IN_IMAGE" = yes ]; then
   done
   # Commands that no login shell starts see no profile, so node itself gets the setting.
   rm "$root/.sprite/bin/node"
+  # shellcheck disable=SC2016  # the variable is for the written script
   printf '#!/bin/sh\nexport NODE_EXTRA_CA_CERTS="${NODE_EXTRA_CA_CERTS:-%s}"\nexec /.sprite/languages/node/bin/node "$@"\n' \
     "$bundle" >"$root/.sprite/bin/node"
   chmod 755 "$root/.sprite/bin/node"
@@ -180,7 +181,7 @@ fi
 : >"$root/etc/machine-id"
 echo '# Written when the sprite starts.' >"$root/etc/resolv.conf.new"
 mv "$root/etc/resolv.conf.new" "$root/etc/resolv.conf"
-rm -rf "$root/dev" "$root/run" "$root/tmp" "$root/root/.cache" "$root/root/.npm"
+rm -rf "${root:?}/dev" "${root:?}/run" "${root:?}/tmp" "$root/root/.cache" "$root/root/.npm"
 mkdir -m 755 "$root/dev" "$root/run"
 mkdir -m 1777 "$root/tmp"
 find "$root/var/log" -type f -exec truncate -s 0 {} +

@@ -1,5 +1,7 @@
 //! Sprites on the fake substrate: the whole life without root.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
