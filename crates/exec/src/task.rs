@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sprite_link::guest::Attached;
@@ -27,6 +28,9 @@ use crate::spawn::{Spawner, Target};
 const READ_BYTES: usize = 64 * 1024;
 /// Reads before the streams are served again.
 const READS_PER_TURN: usize = 4;
+
+/// How often a terminal is looked at that no process has open.
+const REOPEN_CHECK: Duration = Duration::from_millis(100);
 
 /// A request to the session's task.
 #[derive(Debug)]
@@ -106,6 +110,8 @@ pub(crate) struct SessionTask {
     attached: watch::Sender<usize>,
     memory: MemoryShare,
     streams: HashMap<u64, StreamHandle>,
+    /// When to read the terminal again; it was found closed by everybody inside.
+    unopened_until: Option<Instant>,
 }
 
 enum Event {
@@ -145,6 +151,7 @@ impl SessionTask {
             attached,
             memory,
             streams,
+            unopened_until: None,
         }
     }
 
@@ -176,7 +183,10 @@ impl SessionTask {
         let running = self.core.is_running();
         tokio::select! {
             command = self.commands.recv() => Event::Command(command),
-            () = readable(&self.io.stdout), if may_read => Event::Readable(Output::Stdout),
+            () = readable(&self.io.stdout), if may_read && self.unopened_until.is_none() => {
+                Event::Readable(Output::Stdout)
+            }
+            () = sleep_until(self.unopened_until), if may_read => Event::Readable(Output::Stdout),
             () = readable(&self.io.stderr), if may_read => Event::Readable(Output::Stderr),
             () = writable(input), if has_input => Event::Writable,
             // Without its starter the process cannot have survived either.
@@ -304,6 +314,9 @@ impl SessionTask {
     }
 
     fn read(&mut self, output: Output) {
+        if output == Output::Stdout {
+            self.unopened_until = None;
+        }
         for _ in 0..READS_PER_TURN {
             if !self.core.may_read() {
                 return;
@@ -328,6 +341,12 @@ impl SessionTask {
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // Programs close all they have before they end (`cat` does), and some open their
+                // terminal again. To close our end now would hang it up, and so kill them.
+                Ok(_) | Err(_) if self.info.tty && self.core.is_running() => {
+                    self.unopened_until = Some(Instant::now() + REOPEN_CHECK);
+                    return;
+                }
                 // End of file, or a terminal without a process (EIO).
                 Ok(_) | Err(_) => {
                     *slot = None;

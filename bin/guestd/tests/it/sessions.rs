@@ -45,6 +45,17 @@ async fn without_stdin_the_input_is_the_null_device() {
     assert_eq!((&follower.stdout[..], code), (&b"not a tty\n"[..], 1));
 }
 
+/// `cat` closes its descriptors before it ends. A terminal that is hung up at that moment kills
+/// it, and its code is lost.
+#[tokio::test]
+async fn a_terminal_outlives_its_last_open_descriptor() {
+    let script = "echo before; exec <&- >&- 2>&-; sleep 0.3; echo after > /dev/tty; exit 7";
+    let create = SessionCreate { tty: true, ..sh(script) };
+    let (follower, code) = guest().run(&create, b"").await;
+    assert_eq!(String::from_utf8(follower.stdout).unwrap(), "before\r\nafter\r\n");
+    assert_eq!(code, 7);
+}
+
 #[tokio::test]
 async fn the_environment_is_default_then_sprite_then_caller() {
     let guest = guest();
