@@ -15,6 +15,9 @@ step() { echo "step $*" >&3; }
 fail() { echo "fail $*" >&3; exit 1; }
 trap 'fail "$BASH_COMMAND"' ERR
 
+step "make the files to write to"
+# First of all: a host whose file system has no room for such a length says so at once.
+truncate -s "$IMAGE_BYTES" "$OUT"
 root="$WORK/root"
 mkdir -p "$root"
 if [ "$TMPFS" = yes ]; then
@@ -189,7 +192,6 @@ find "$root" -xdev \( -type b -o -type c \) -delete
 
 # ---- the file system
 step "write the file system"
-truncate -s "$IMAGE_BYTES" "$OUT"
 mkfs.ext4 -q -F -L sprite -b 4096 -I 256 -m 0 -O "$MKFS_FEATURES" \
   -E packed_meta_blocks=1,lazy_itable_init=0,lazy_journal_init=0 -J size=64 -d "$root" "$OUT"
 # Older versions of mkfs.ext4 copy everything but the attributes of the top folder.

@@ -20,7 +20,7 @@ async fn minimal() -> Option<Image> {
     let dir = std::env::var("SPRITES_IMAGE_CACHE").unwrap_or(DEFAULT_CACHE_DIR.to_owned());
     let mut recipe = Recipe::of_host(Variant::Minimal).unwrap();
     recipe.certificates = Certificates::of_host(&[], |name| std::env::var(name).ok()).unwrap();
-    recipe.certificates_in_image = std::env::var_os("SPRITES_CA_IN_IMAGE").is_some();
+    recipe.certificates_in_image = std::env::var("SPRITED_CA_IN_IMAGE").is_ok_and(|v| v == "true");
     let report = |progress| eprintln!("{progress}");
     Some(Images::open(dir).unwrap().ensure(recipe, report).await.unwrap())
 }
@@ -114,4 +114,85 @@ async fn a_known_image_is_not_built_again() {
     let Some(first) = minimal().await else { return };
     let second = minimal().await.unwrap();
     assert_eq!((first.id, first.created_at), (second.id, second.created_at));
+}
+
+/// A recipe that no cache has.
+fn unusual() -> Recipe {
+    Recipe { size: sprite_types::ByteSize::gib(3), ..Recipe::of_host(Variant::Minimal).unwrap() }
+}
+
+fn processes_with(text: &str) -> usize {
+    let me = std::process::id().to_string();
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_str() != Some(me.as_str()))
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).contains(text))
+        .count()
+}
+
+#[tokio::test]
+async fn a_build_that_nobody_waits_for_ends_with_all_its_processes_and_files() {
+    if minimal().await.is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = Images::open(dir.path()).unwrap();
+    let (began, steps) = tokio::sync::mpsc::unbounded_channel();
+    let building = images.ensure(unusual(), move |progress| {
+        let _ = began.send(progress.step);
+    });
+    let mut steps = steps;
+    let unpacking = async {
+        while let Some(step) = steps.recv().await {
+            if step.starts_with("unpack") {
+                return;
+            }
+        }
+        panic!("the build ended before it unpacked anything");
+    };
+    tokio::select! {
+        result = building => panic!("{result:?}"),
+        () = unpacking => {}
+    }
+    let path = dir.path().to_str().unwrap();
+    let left = || fs::read_dir(path).unwrap().any(|e| e.unwrap().file_name() != "lock");
+    let started = std::time::Instant::now();
+    while left() || processes_with(path) > 0 {
+        assert!(started.elapsed().as_secs() < 60, "something of the build is left");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(images.list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_build_names_the_step_and_keeps_its_log() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/mmdebstrap").exists() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = Images::open(dir.path()).unwrap();
+    // Larger than any file can be.
+    let recipe = Recipe { size: sprite_types::ByteSize(1 << 63), ..unusual() };
+    let error = images.ensure(recipe, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("make the files to write to: `truncate"), "{error}");
+    assert!(error.contains("last-failed-build.log"), "{error}");
+    let mut left: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["last-failed-build.log", "lock"]);
+}
+
+#[tokio::test]
+async fn a_distribution_without_an_archive_is_an_error_that_says_where_to_add_one() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut recipe = unusual();
+    recipe.distribution.codename = "nosuch".to_owned();
+    let images = Images::open(dir.path()).unwrap();
+    let error = images.ensure(recipe, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("sources.list"), "{error}");
 }
