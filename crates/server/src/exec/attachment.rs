@@ -15,22 +15,17 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::BoxFuture;
-use http::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use sprite_api::session::TerminalSize;
 use sprite_link::guest::{Attached, PortEvent};
-use sprite_link::session::{AttachQuery, Output, SessionFrame, UPGRADE};
-use sprite_linkmux::LinkError;
-use sprite_types::SessionId;
+use sprite_link::session::{AttachQuery, Output, SessionFrame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::input::{InputBuffer, NextInput};
-use super::machine::{Machine, Refusal, unguessable};
-use crate::answer::Failure;
+use super::machine::{StartError, Started, Starting, unguessable};
+use super::stream::{self, ConnectError, Io};
 
 /// Output is acknowledged in steps of this many bytes; well below the guest's window.
 const ACK_STEP: u64 = 128 * 1024;
@@ -44,26 +39,6 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const SILENT_BREAKS_MAX: u32 = 20;
 /// Signals kept for a session that is still starting.
 const SIGNALS_MAX: usize = 64;
-
-type Io = TokioIo<hyper::upgrade::Upgraded>;
-
-/// A session that runs.
-pub(crate) struct Started {
-    pub(crate) machine: Machine,
-    pub(crate) session_id: SessionId,
-}
-
-/// Why there is no session.
-#[derive(Debug)]
-pub(crate) enum StartError {
-    /// The command could not be run; the shell's code and words for it.
-    Failed { exit_code: u8, message: String },
-    /// It did not come to that.
-    Refused(Failure),
-}
-
-/// A command that is being started.
-pub(crate) type Starting = BoxFuture<'static, Result<Started, StartError>>;
 
 /// What happens to a session.
 pub(crate) enum Event {
@@ -98,16 +73,6 @@ struct Stream {
     unflushed: bool,
     /// The guest has said where input has to begin.
     greeted: bool,
-}
-
-/// Why a session cannot be followed (any more).
-#[derive(Debug)]
-pub(crate) enum ConnectError {
-    /// There is no such session.
-    NotFound,
-    Refused(Failure),
-    /// The machine is gone.
-    Gone,
 }
 
 /// One client's view of a session.
@@ -401,7 +366,7 @@ impl Attachment {
         self.phase = Phase::Connecting { session, connect };
     }
 
-    /// Opens a stream, for as long as it takes.
+    /// Opens a stream that goes on where the last one broke.
     fn connect(
         &self,
         session: &Started,
@@ -413,31 +378,11 @@ impl Attachment {
             cols: self.size.cols,
             rows: self.size.rows,
         };
-        let uri = format!("/v1/sessions/{}/stream?{}", session.session_id, encode(&query));
-        let link = session.machine.link.clone();
         let pause = RECONNECT_PAUSE * self.silent_breaks;
+        let open = stream::open(session.machine.link.clone(), session.session_id, query);
         async move {
             tokio::time::sleep(pause).await;
-            loop {
-                let request = Request::get(uri.as_str())
-                    .header(http::header::UPGRADE, UPGRADE)
-                    .body(Body::empty())
-                    .expect("the query is encoded");
-                match link.upgrade(request).await {
-                    Ok(Ok(upgraded)) => return Ok(upgraded.io),
-                    Ok(Err(refused)) if refused.status() == StatusCode::NOT_FOUND => {
-                        return Err(ConnectError::NotFound);
-                    }
-                    Ok(Err(refused)) if refused.status() == StatusCode::SERVICE_UNAVAILABLE => {}
-                    Ok(Err(refused)) => {
-                        let refusal = Refusal::read(refused).await;
-                        return Err(ConnectError::Refused(refusal.into()));
-                    }
-                    Err(LinkError::Closed) => return Err(ConnectError::Gone),
-                    Err(error) => tracing::debug!(%error, "session stream not opened"),
-                }
-                tokio::time::sleep(RECONNECT_PAUSE).await;
-            }
+            open.await
         }
     }
 
@@ -484,15 +429,4 @@ impl Event {
     fn is_last(&self) -> bool {
         matches!(self, Self::Exit(_) | Self::StartFailed(_) | Self::Dropped | Self::Lost)
     }
-}
-
-fn encode(query: &AttachQuery) -> String {
-    let mut out = form_urlencoded::Serializer::new(String::new());
-    out.append_pair("attachment", &query.attachment);
-    if let Some(from) = query.from {
-        out.append_pair("from", &from.to_string());
-    }
-    out.append_pair("owner", if query.owner { "true" } else { "false" });
-    TerminalSize { cols: query.cols, rows: query.rows }.append_to(&mut out);
-    out.finish()
 }

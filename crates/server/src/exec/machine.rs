@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -13,6 +14,7 @@ use sprite_api::ApiError;
 use sprite_api::session::ExecRequest;
 use sprite_link::guest::{SessionCreate, SessionCreated};
 use sprite_linkmux::{HostLink, LinkError};
+use sprite_types::SessionId;
 
 use crate::answer::Failure;
 
@@ -87,6 +89,24 @@ impl Machine {
         serde_json::from_slice(&body).map_err(|_| CallError::Garbled)
     }
 }
+
+/// A session that runs.
+pub(crate) struct Started {
+    pub(crate) machine: Machine,
+    pub(crate) session_id: SessionId,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The command could not be run; the shell's code and words for it.
+    Failed { exit_code: u8, message: String },
+    /// It did not come to that.
+    Refused(Failure),
+}
+
+/// A command that is being started.
+pub(crate) type Starting = BoxFuture<'static, Result<Started, StartError>>;
 
 /// Reads a guest's whole answer, up to a limit.
 async fn read_body(response: Response<Incoming>) -> Result<Bytes, CallError> {

@@ -2,7 +2,7 @@
 //!
 //! - [`handshake`]: whether a request may become a WebSocket;
 //! - [`machine`]: asking the guest; [`attachment`]: following one session across broken links,
-//!   with its [`input`];
+//!   with its [`input`] and its [`stream`];
 //! - [`translate`]: what WebSocket messages mean; [`socket`] and [`writer`]: one client's
 //!   WebSocket; [`post`]: the same in the body of an answer.
 
@@ -12,6 +12,7 @@ mod input;
 pub(crate) mod machine;
 pub(crate) mod post;
 pub(crate) mod socket;
+pub(crate) mod stream;
 mod translate;
 mod writer;
 

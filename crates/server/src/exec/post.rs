@@ -20,7 +20,8 @@ use sprite_link::session::Output;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Sleep, sleep};
 
-use super::attachment::{Attachment, Event, StartError};
+use super::attachment::{Attachment, Event};
+use super::machine::StartError;
 use super::translate::{exit_byte, prefixed};
 
 /// Largest frame, in bytes, the stream byte included.

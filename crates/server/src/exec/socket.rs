@@ -25,7 +25,8 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::attachment::{Attachment, Event, StartError};
+use super::attachment::{Attachment, Event};
+use super::machine::StartError;
 use super::translate::{self, FromClient};
 use super::writer::{self, Outgoing, WriteError};
 

@@ -20,8 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::attachment::{Attachment, StartError, Started};
-use super::machine::{Machine, session_create, unguessable};
+use super::attachment::Attachment;
+use super::machine::{Machine, StartError, Started, session_create, unguessable};
 use super::socket::{self, Kind};
 
 /// Dials a guest in this process and remembers what to abort to cut the link.

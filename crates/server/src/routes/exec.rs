@@ -18,11 +18,14 @@ use super::sessions;
 use crate::answer::Failure;
 use crate::app::{App, Named, SessionPath};
 use crate::connection::FullQuery;
-use crate::exec::attachment::{Attachment, ConnectError, StartError, Started, Starting};
+use crate::exec::attachment::Attachment;
 use crate::exec::handshake::{Handshake, is_upgrade};
-use crate::exec::machine::{CallError, Machine, session_create, unguessable};
+use crate::exec::machine::{
+    CallError, Machine, StartError, Started, Starting, session_create, unguessable,
+};
 use crate::exec::post::{self, Reader};
 use crate::exec::socket::{self, Kind};
+use crate::exec::stream::ConnectError;
 
 const CAPABILITIES: HeaderName = HeaderName::from_static("x-sprite-capabilities");
 /// How long an attach may take to find its session.
