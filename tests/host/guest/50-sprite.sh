@@ -72,6 +72,16 @@ fork_bomb() {
   in_sprite first sudo pkill -x sleep || status=$?
   kill %1 2>/dev/null || true
 }
+attacks() {
+  chmod 755 "$here/attack"
+  cp "$here/attack" /home/person/attack
+  sprite cp /home/person/attack first:/tmp/attack
+  in_sprite first chmod 755 /tmp/attack
+  in_sprite first sudo /tmp/attack all >"$state/attacks" || { grep SUCCEEDED "$state/attacks"; return 1; }
+  in_sprite first /tmp/attack nested >>"$state/attacks" || { grep SUCCEEDED "$state/attacks"; return 1; }
+  echo "note: $(grep -c '^blocked' "$state/attacks") blocked"
+  [ "$(grep -c '^blocked' "$state/attacks")" -ge 50 ]
+}
 nothing_of_the_host() {
   # The attacks that depend on the kernel's own configuration.
   in_sprite first sudo sh -euc '
@@ -100,3 +110,4 @@ check "user namespaces, mounts, adduser, ping, sysctl, node and python work" lik
 check "the memory limit holds and takes only what went over it" memory_limit
 check "the process limit holds and a command still starts" fork_bomb
 check "nothing of the host opens, as root in the sprite" nothing_of_the_host
+check "every attack on the container is blocked, as root and in a nested namespace" attacks

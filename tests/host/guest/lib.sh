@@ -51,6 +51,6 @@ guests() { pgrep -x sprite-guestd; }
 machine_groups() { find /sys/fs/cgroup -maxdepth 6 -type d -name 'mch-*'; }
 # Where the distribution's packages come from, as `http://host`.
 archive() {
-  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null \
+  find /etc/apt -name '*.list' -exec cat {} + \
     | sed -n 's|^deb .*\(https\{0,1\}://[^/ ]*\)/.*|\1|p' | sed -n 1p
 }
