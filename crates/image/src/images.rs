@@ -138,7 +138,7 @@ impl Images {
     /// See [`ImageError`]; nothing is left of a failed build but its log.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the build.
+    /// Dropping the future ends the build, and blocks for up to 5 s until nothing is left of it.
     pub async fn ensure(
         &self,
         recipe: Recipe,
@@ -157,7 +157,7 @@ impl Images {
     /// See [`ImageError`]; the old image stays when a build fails.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the build.
+    /// As [`Self::ensure`].
     pub async fn rebuild(
         &self,
         recipe: Recipe,
@@ -172,7 +172,7 @@ impl Images {
     /// See [`ImageError`]; nothing is left of a failed import.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the import.
+    /// As [`Self::ensure`].
     pub async fn import(
         &self,
         from: ImportFrom,
@@ -345,6 +345,9 @@ fn remove_tree(path: &Path) {
     }
 }
 
+/// How long a caller that gives up waits for the end of what it started.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
+
 /// Runs `work` in a thread of its own, which is told when nobody waits for it any more.
 ///
 /// Not one of the runtime's: those hold up its end, and the processes of a build are bound to
@@ -353,22 +356,36 @@ async fn in_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce(&AtomicBool) -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
-    struct CancelOnDrop(Arc<AtomicBool>);
-    impl Drop for CancelOnDrop {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let guard = CancelOnDrop(Arc::new(AtomicBool::new(false)));
-    let cancel = Arc::clone(&guard.0);
+    let cancel = Arc::new(AtomicBool::new(false));
     let (send, receive) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let _ = send.send(work(&cancel));
-        })
-        .map_err(|source| ImageError::io("start a thread", source))?;
+    let thread = {
+        let cancel = Arc::clone(&cancel);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _ = send.send(work(&cancel));
+            })
+            .map_err(|source| ImageError::io("start a thread", source))?
+    };
+    let guard = CancelOnDrop { cancel, thread };
     let result = receive.await;
     drop(guard);
     result.unwrap_or(Err(ImageError::Cancelled))
+}
+
+/// Cancels the work of a thread and gives it a moment to tidy up: the process may be about to
+/// end, and with it the thread.
+struct CancelOnDrop {
+    cancel: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        let started = std::time::Instant::now();
+        while !self.thread.is_finished() && started.elapsed() < CANCEL_WAIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }

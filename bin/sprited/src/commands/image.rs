@@ -15,6 +15,15 @@ fn report(progress: Progress) {
 }
 
 pub(crate) async fn image(config: &Config, command: ImageCommand) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        biased;
+        // Dropping what is under way ends it and waits until nothing is left of it.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; no image was made or removed"),
+        result = run(config, command) => result,
+    }
+}
+
+async fn run(config: &Config, command: ImageCommand) -> anyhow::Result<ExitCode> {
     let config = &config.image;
     match command {
         ImageCommand::Build { rebuild } => {
