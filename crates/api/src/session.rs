@@ -106,7 +106,8 @@ impl ExecRequest {
             .map(|(_, value)| value.clone())
             .collect();
         let path = text(query, "path").map(str::to_owned);
-        if argv.is_empty() && path.is_none() {
+        // An empty word names no program either.
+        if path.is_none() && argv.first().is_none_or(String::is_empty) {
             return Err(ParamError("No command specified".to_owned()));
         }
         let tty = flag(query, "tty")?.unwrap_or(false);
@@ -289,7 +290,9 @@ mod tests {
 
     #[test]
     fn unusable_parameters_are_named() {
-        assert_eq!(start(""), Err(ParamError("No command specified".into())));
+        for query in ["", "cmd=", "cmd=&cmd=a", "path=&tty=true"] {
+            assert_eq!(start(query), Err(ParamError("No command specified".into())));
+        }
         for (query, word) in [
             ("cmd=a&tty=maybe", "tty"),
             ("cmd=a&cols=99999", "cols"),
