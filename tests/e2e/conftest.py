@@ -77,7 +77,10 @@ def servers(request):
 def server(servers):
     """The server that most tests share."""
     server = servers.start()
-    server.wait_ready()
+    try:
+        server.wait_ready()
+    except BaseException as error:
+        pytest.exit(f"there is no server to test: {error}", returncode=1)
     yield server
     code = server.stop()
     assert code == 0, f"sprited ended with {code}; its log:\n{server.log_text()}"
