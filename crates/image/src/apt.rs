@@ -16,6 +16,8 @@ use crate::recipe::Distribution;
 
 /// Larger than any real file of sources.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How the file of the distribution's keys ends; newer releases have renamed it.
+const KEYRING_ENDINGS: [&str; 2] = ["gpg", "pgp"];
 /// Settings of the host's apt that have to do with reaching a mirror.
 const NETWORK_SETTINGS: [&str; 8] = [
     "Acquire::http::Proxy",
@@ -128,18 +130,21 @@ pub(crate) struct HostApt {
 /// Reads the host's sources and settings.
 pub(crate) fn of_host(distribution: &Distribution) -> Result<HostApt, ImageError> {
     let all = read_sources(Path::new("/etc/apt"));
-    let keyring = format!("/usr/share/keyrings/{}-archive-keyring.gpg", distribution.id);
-    if !Path::new(&keyring).exists() {
+    let Some(keyring) = KEYRING_ENDINGS
+        .map(|ending| format!("/usr/share/keyrings/{}-archive-keyring.{ending}", distribution.id))
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+    else {
+        let package = match distribution.id.as_str() {
+            "debian" => "debian-archive-keyring",
+            _ => "ubuntu-keyring",
+        };
         return Err(ImageError::Invalid {
             what: format!(
-                "the archive's keyring `{keyring}` is missing; type `apt-get install {}-keyring`",
-                match distribution.id.as_str() {
-                    "debian" => "debian-archive",
-                    _ => "ubuntu",
-                }
+                "the archive's keyring is not in /usr/share/keyrings; type `apt-get install {package}`"
             ),
         });
-    }
+    };
     let sources = select(all, distribution, &|uri| resolve_mirror(uri));
     if !sources.iter().any(|source| source.suite == distribution.codename) {
         return Err(ImageError::Sources {
