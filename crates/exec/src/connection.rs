@@ -62,10 +62,12 @@ impl Connection {
         tokio::pin!(reader);
         tokio::select! {
             () = &mut reader => {}
-            finished = writer => if finished {
-                // The host may still acknowledge and say farewell.
-                let _ = tokio::time::timeout(FAREWELL, reader).await;
-            },
+            finished = writer => {
+                // The host may still acknowledge and say farewell, or has done so before it
+                // closed the stream under our output.
+                let limit = if finished { FAREWELL } else { CUT_GRACE };
+                let _ = tokio::time::timeout(limit, reader).await;
+            }
             () = cut => {}
         }
         // `self` is dropped here and tells the session.

@@ -84,6 +84,8 @@ pub(crate) struct Attachment {
     size: TerminalSize,
     greeted: bool,
     silent_breaks: u32,
+    /// The last frame to send is queued or sent.
+    is_leaving: bool,
     inbound: BytesMut,
     read_bytes: usize,
     outbound: BytesMut,
@@ -122,6 +124,7 @@ impl Attachment {
             size,
             greeted: false,
             silent_breaks: 0,
+            is_leaving: false,
             inbound: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             outbound: BytesMut::new(),
@@ -347,6 +350,10 @@ impl Attachment {
         else {
             return None;
         };
+        if self.is_leaving && self.controls.is_empty() && self.outbound.is_empty() {
+            // The guest has heard our farewell and closes; to come back would undo it.
+            return Some(Event::Lost);
+        }
         self.silent_breaks = if stream.greeted { 0 } else { self.silent_breaks + 1 };
         if self.silent_breaks > SILENT_BREAKS_MAX {
             tracing::warn!("session cannot be followed: its streams break at once");
@@ -403,13 +410,15 @@ impl Attachment {
             return;
         }
         // Input that the session does not take in time is given up; the farewell is not.
-        for frame in [None, Some(SessionFrame::Detach)] {
-            self.controls.extend(frame);
-            if let Ok(false) = timeout(FAREWELL, self.drain_until(Self::is_flushed)).await {
-                return;
-            }
-            self.input.give_up();
+        if let Ok(false) = timeout(FAREWELL, self.drain_until(Self::is_flushed)).await {
+            return;
         }
+        self.input.give_up();
+        self.controls.push_back(SessionFrame::Detach);
+        self.is_leaving = true;
+        // The guest closes the stream when it has heard it. Whatever it still sends is taken
+        // until then: a guest that cannot write might not read either.
+        let _ = timeout(FAREWELL, self.drain_until(|_| false)).await;
     }
 
     /// Goes on without a client until `done`; false if the session ended first.

@@ -424,3 +424,23 @@ async fn a_client_that_closes_is_answered() {
         }
     }
 }
+
+/// A flood of output must not drown the farewell: the guest would wait for us to come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_vanishes_in_a_flood_is_gone_at_once() {
+    let world = world_with_sprite().await;
+    for _ in 0..10 {
+        let target = "/v1/sprites/box/exec?cmd=yes&max_run_after_disconnect=100ms";
+        let mut socket = world.socket(target).await.unwrap();
+        socket.info().await;
+        drop(socket);
+        let started = Instant::now();
+        eventually("its command ends", async || {
+            let answer = world.call("GET", "/v1/sprites/box/exec", "").await;
+            answer.json()["count"] == 0
+        })
+        .await;
+        // The guest's own patience is 30 s.
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+}
