@@ -36,6 +36,19 @@ impl CopyError {
 /// # Errors
 /// `to` is removed again on every error.
 pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<(), CopyError> {
+    copy_in_steps(from, to, &mut |_| Ok(()))
+}
+
+/// Copies as [`copy_sparse`] does, and between steps asks `step`, given the new file, whether to
+/// go on.
+///
+/// # Errors
+/// Also the error of `step`, as one of the target.
+pub(crate) fn copy_in_steps(
+    from: &Path,
+    to: &Path,
+    step: &mut dyn FnMut(&File) -> io::Result<()>,
+) -> Result<(), CopyError> {
     let source_error = |source| CopyError::Source { path: from.to_owned(), source };
     let target_error = |source| CopyError::Target { path: to.to_owned(), source };
     let source = File::open(from).map_err(source_error)?;
@@ -45,7 +58,7 @@ pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<(), CopyError> {
     let copied = (|| {
         if ioctl_ficlone(&target, &source).is_err() {
             target.set_len(size)?;
-            copy_data(&source, &target, size)?;
+            copy_data(&source, &target, size, step)?;
         }
         target.sync_all()
     })();
@@ -56,7 +69,12 @@ pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<(), CopyError> {
 }
 
 /// Copies every stretch of data up to `size`, at its place.
-fn copy_data(source: &File, target: &File, size: u64) -> io::Result<()> {
+fn copy_data(
+    source: &File,
+    target: &File,
+    size: u64,
+    step: &mut dyn FnMut(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let mut at = 0;
     while at < size {
         let start = match seek(source, SeekFrom::Data(at)) {
@@ -65,7 +83,13 @@ fn copy_data(source: &File, target: &File, size: u64) -> io::Result<()> {
             Err(_) => at,              // a file system that knows no holes: all is data
         };
         let end = seek(source, SeekFrom::Hole(start)).unwrap_or(size).min(size);
-        copy_stretch(source, target, start, end)?;
+        let mut from = start;
+        while from < end {
+            let to = end.min(from.saturating_add(STEP_BYTES));
+            copy_stretch(source, target, from, to)?;
+            step(target)?;
+            from = to;
+        }
         at = end;
     }
     Ok(())
@@ -74,7 +98,7 @@ fn copy_data(source: &File, target: &File, size: u64) -> io::Result<()> {
 fn copy_stretch(source: &File, target: &File, start: u64, end: u64) -> io::Result<()> {
     let (mut from, mut to) = (start, start);
     while from < end {
-        let len = usize::try_from((end - from).min(STEP_BYTES)).unwrap_or(usize::MAX);
+        let len = usize::try_from(end - from).unwrap_or(usize::MAX);
         match copy_file_range(source, Some(&mut from), target, Some(&mut to), len) {
             Ok(0) => break, // the source became shorter
             Ok(_) | Err(Errno::INTR) => {}
@@ -154,6 +178,23 @@ mod tests {
             copy_by_hand(&source, &target, start, end).unwrap();
         }
         assert_same(&to, size);
+    }
+
+    #[test]
+    fn a_copy_that_is_told_to_stop_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        sparse_file(&from);
+        let mut steps = 0;
+        let copied = copy_in_steps(&from, &to, &mut |_| {
+            steps += 1;
+            if steps == 2 { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        });
+        // A file system that shares blocks is done in one go.
+        if steps > 0 {
+            assert!(matches!(copied, Err(CopyError::Target { .. })));
+            assert!(!to.exists());
+        }
     }
 
     #[test]

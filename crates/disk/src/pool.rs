@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::copy::copy_sparse;
+use crate::copy::copy_in_steps;
 use crate::space::{Admission, Policy, admission, free_space};
 
 /// Prefix of names of copies that are being made.
@@ -96,7 +96,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Ends the thread; a copy that is being made is finished first. Ready copies stay.
+    /// Ends the thread, and gives up the copy that it is making. Ready copies stay.
     pub(crate) fn close(&self) {
         let refill = self.refill.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Refill { images, thread, stop }) = refill {
@@ -140,7 +140,19 @@ impl Filler {
             self.made += 1;
             let unfinished = dir.join(format!("{UNFINISHED}{}", self.made));
             let ready = dir.join(format!("{}-{}", std::process::id(), self.made));
-            copy_sparse(image, &unfinished).map_err(io::Error::other)?;
+            // Made durable step by step: one write of everything at the end would hold up both
+            // other writers and a shutdown.
+            let stop = &self.stop;
+            let copied = copy_in_steps(image, &unfinished, &mut |copy| {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                copy.sync_data()
+            });
+            match copied {
+                Err(_) if stop.load(std::sync::atomic::Ordering::Relaxed) => return Ok(()),
+                other => other.map_err(io::Error::other)?,
+            }
             fs::rename(&unfinished, &ready)?;
             sync_dir(&dir)?;
         }
