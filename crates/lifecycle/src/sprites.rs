@@ -8,7 +8,7 @@ use sprite_disk::Admission;
 use sprite_substrate::{Machine, StopMode, Substrate};
 use sprite_types::{Clock, OrgId, SpriteId, SpriteName, VolumeId};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use crate::actor::{Actor, Command};
 use crate::error::{SpriteError, chain};
@@ -52,6 +52,17 @@ pub struct UpdateSpec {
     pub url_auth: Option<UrlAuth>,
     /// `admins` or `org_users`.
     pub private_access: Option<String>,
+}
+
+/// Carries out what must not stop halfway, whether or not the caller waits for the outcome: the
+/// future of a request is dropped when its client goes away.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, SpriteError>> + Send + 'static,
+) -> Result<T, SpriteError> {
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "ended halfway");
+        Err(SpriteError::Internal { message: "this went wrong halfway; see the log".into() })
+    })
 }
 
 /// All sprites of this host. Cheap to clone.
@@ -222,6 +233,20 @@ impl Sprites {
             return Err(SpriteError::NoSpace);
         }
         let image = self.image().await?;
+        // From here on things exist that have to be told of each other, so this goes on although
+        // the caller gives up.
+        let (this, org) = (self.clone(), org.id.clone());
+        to_its_end(async move { this.make(org, spec, image).await }).await
+    }
+
+    /// Makes disk, record and actor of a new sprite.
+    async fn make(
+        &self,
+        org: OrgId,
+        spec: CreateSpec,
+        image: ReadyImage,
+    ) -> Result<SpriteView, SpriteError> {
+        let shared = &self.0;
         let volume_id = VolumeId::generate();
         shared.storage.create(&volume_id, &image).await?;
         let new = NewSprite {
@@ -237,7 +262,7 @@ impl Sprites {
             url_auth: spec.url_auth,
             private_access: spec.private_access,
         };
-        let record = match shared.catalog.insert_sprite(&org.id, new).await {
+        let record = match shared.catalog.insert_sprite(&org, new).await {
             Ok(record) => record,
             Err(error) => {
                 let _ = shared.storage.destroy(&volume_id).await;
@@ -367,9 +392,13 @@ impl Sprites {
     /// `NotFound`.
     pub async fn destroy(&self, org: &OrgId, name: &SpriteName) -> Result<(), SpriteError> {
         let (actor, record) = self.find(org, name).await?;
-        self.0.catalog.begin_destroy(org, &record.id).await?;
-        actor.tell(Command::Destroy);
-        Ok(())
+        let (this, org) = (self.clone(), org.clone());
+        to_its_end(async move {
+            this.0.catalog.begin_destroy(&org, &record.id).await?;
+            actor.tell(Command::Destroy);
+            Ok(())
+        })
+        .await
     }
 
     /// Gives a sprite a fresh machine and waits for it.

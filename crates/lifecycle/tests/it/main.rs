@@ -125,6 +125,30 @@ async fn of_two_creates_of_one_name_one_wins() {
     assert!(lost.to_string().contains("already exists"));
 }
 
+/// A client may go away at any moment of its create. The sprite then exists, and works, or does
+/// not, and its name is free.
+#[tokio::test]
+async fn a_create_that_nobody_waits_for_is_whole_or_not_there() {
+    let world = world(100).await;
+    for index in 0..30u64 {
+        let (sprites, org) = (world.sprites.clone(), world.org.clone());
+        let spec = spec(&format!("left-{index}"));
+        let create = tokio::spawn(async move { sprites.create(&org, spec).await });
+        tokio::time::sleep(Duration::from_micros(40 * index)).await;
+        create.abort();
+        let _ = create.await;
+    }
+    eventually("every sprite of the catalog works", async || {
+        let records = world.catalog.all_sprites().await.unwrap();
+        let mut works = true;
+        for record in records {
+            works &= world.sprites.guest(&world.org.id, &record.name).await.is_ok();
+        }
+        works
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_destroyed_sprite_is_gone_at_once_and_its_name_free() {
     let world = world(10).await;
