@@ -130,13 +130,24 @@ async fn of_two_creates_of_one_name_one_wins() {
 #[tokio::test]
 async fn a_create_that_nobody_waits_for_is_whole_or_not_there() {
     let world = world(100).await;
-    for index in 0..30u64 {
+    for index in 0..20u32 {
+        // Writes to wait behind, which make the moment within the create last.
+        let mut busy = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let (catalog, org) = (world.catalog.clone(), world.org.id.clone());
+            busy.spawn(async move { catalog.create_token(&org, "busy").await.map(|_| ()) });
+        }
         let (sprites, org) = (world.sprites.clone(), world.org.clone());
         let spec = spec(&format!("left-{index}"));
         let create = tokio::spawn(async move { sprites.create(&org, spec).await });
-        tokio::time::sleep(Duration::from_micros(40 * index)).await;
+        // Timers are too coarse for this.
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < Duration::from_micros(200) * index {
+            tokio::task::yield_now().await;
+        }
         create.abort();
         let _ = create.await;
+        busy.join_all().await;
     }
     eventually("every sprite of the catalog works", async || {
         let records = world.catalog.all_sprites().await.unwrap();
