@@ -68,7 +68,7 @@ class SpriteApi:
 
     def read(self, path, **params):
         answer = self.fs("GET", "read", params={"path": path, **params})
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code in (200, 206), answer.text
         return answer.content
 
     def socket(self, *command, **options):
