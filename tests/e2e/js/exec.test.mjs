@@ -115,9 +115,12 @@ test('execFileHTTP runs commands without a WebSocket', async () => {
   await assert.rejects(shared.execFileHTTP('no-such-command-anywhere'), { exitCode: 127 });
 });
 
-test('execFileHTTP keeps the frames of large output apart', async () => {
-  const { stdout } = await shared.execFileHTTP('head', ['-c', '300000', '/dev/zero'], { encoding: 'buffer' });
-  assert.equal(stdout.length, 300_000);
+// The SDK takes each piece that its HTTP client hands out for one frame. That client reads 64 KiB at
+// a time, so beyond that no server can keep it from cutting a frame in two when it falls behind;
+// see docs/differences.md. Up to there our frames must stay whole.
+test('execFileHTTP keeps the frames of output of several frames apart', async () => {
+  const { stdout } = await shared.execFileHTTP('head', ['-c', '50000', '/dev/zero'], { encoding: 'buffer' });
+  assert.equal(stdout.length, 50_000);
   assert.ok(stdout.every((byte) => byte === 0));
 });
 
