@@ -357,7 +357,8 @@ impl Task {
         for reply in self.waiting.running.drain(..).chain(fresh) {
             let _ = reply.send(Err(error.clone()));
         }
-        if *error == SpriteError::NotFound {
+        // Who waits for its end waits for the end of its destruction too.
+        if self.phase == Phase::Gone {
             for reply in self.waiting.stopped.drain(..) {
                 let _ = reply.send(Err(error.clone()));
             }

@@ -509,9 +509,7 @@ impl Sprites {
     /// Stops every machine in order, all at once, and waits until none is left.
     pub async fn stop_all(&self) {
         let stops = self.0.all_actors().into_iter().map(|actor| async move {
-            if actor.snapshot().phase == Phase::Cold {
-                return;
-            }
+            // Also of those being destroyed, for which this waits.
             if let Err(error) = actor.ask(Command::Stop).await
                 && error != SpriteError::NotFound
             {
