@@ -80,6 +80,24 @@ networkd_leaves_ours_alone() {
   networkctl list --no-legend
   networkctl list --no-legend | awk '$2 ~ /^spr/ { print; if ($5 != "unmanaged") bad = 1 } END { exit bad }'
 }
+# Debian's /etc/nftables.conf begins with `flush ruleset`.
+firewall_reloaded() {
+  local begin=$SECONDS
+  grep -q '^flush ruleset' /etc/nftables.conf
+  systemctl restart nftables
+  eventually 90 nft list table inet sprites
+  echo "note: the rules were back after $((SECONDS - begin)) s"
+  closed 169.254.169.254 80
+  outside
+}
+networkd_restarted() {
+  systemctl restart systemd-networkd systemd-resolved
+  eventually 90 curl -sS --max-time 20 -o /dev/null "$(archive)/"
+  eventually 90 outside
+  networkd_leaves_ours_alone
+  sysctl --system >/dev/null
+  eventually 90 outside
+}
 stop_lan() {
   systemctl stop lan-server host-server
   ip netns del lan
@@ -96,4 +114,6 @@ check "not the ports of the host" no_ports_of_the_host
 check "not a neighbour" no_neighbours
 check "no IPv6" nothing_over_ipv6
 check "networkd leaves our interfaces alone" networkd_leaves_ours_alone
+check "a reload of the host's firewall is mended" firewall_reloaded
+check "networkd, resolved and sysctl.d may start over" networkd_restarted
 check "the other network is gone again" stop_lan
