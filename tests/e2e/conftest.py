@@ -67,7 +67,7 @@ def servers(request):
         yield servers
     finally:
         for server in servers.all:
-            server.force()
+            server.clean_up()
     ours = [text for server in servers.all for text in server.traces()]
     left = footprint.leftovers(before, ours)
     assert not left, "left behind:\n  " + "\n  ".join(left)

@@ -9,9 +9,11 @@ import threading
 import uuid
 from pathlib import Path
 
-from .footprint import TAG_VARIABLE
+from .footprint import TAG_VARIABLE, process_lines
 from .wait import eventually
 
+#: Folder for the logs of servers, for looking at them afterwards.
+LOGS_VARIABLE = "SPRITES_E2E_LOGS"
 READY_S = 120.0
 #: An orderly stop gives commands 5 s to end, for all machines at once.
 STOP_S = 60.0
@@ -26,9 +28,14 @@ class Sprited:
         self.tag = f"e2e-{uuid.uuid4().hex[:12]}"
         self.log = []
         self.raw_log = []
+        self.log_file = None
+        if folder := os.environ.get(LOGS_VARIABLE):
+            self.log_file = open(Path(folder) / f"{self.tag}.log", "w", buffering=1)
         self.url = None
         self.token = None
         self.data_dir = data_dir
+        self.arguments = (bin_dir, substrate, *arguments)
+        self.is_ephemeral = ephemeral
         command = [str(self.bin_dir / "sprited"), "--substrate", substrate, "--log-format", "json", "up"]
         if ephemeral:
             command.append("--ephemeral")
@@ -120,11 +127,22 @@ class Sprited:
             self.send(signal.SIGTERM)
         return self.wait_ended()
 
-    def force(self):
-        """Ends it at once; for clean-up after a failure."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
+    def clean_up(self):
+        """Ends it and its machines, whatever the state in which a failed test left them."""
+        if self.is_ephemeral:
+            if self.process.poll() is None:
+                try:
+                    self.stop()
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+            return
+        last = self
+        if self.process.poll() is not None and process_lines(self.tag):
+            # Only a server knows what its machines are made of.
+            last = Sprited(*self.arguments, ephemeral=False, data_dir=self.data_dir).wait_up()
+        if last.process.poll() is None:
+            last.admin("stop")
+            last.wait_ended()
 
     def log_text(self):
         return "\n".join(self.raw_log[-60:])
@@ -141,6 +159,8 @@ class Sprited:
         for line in self.process.stderr:
             text = line.decode(errors="replace").rstrip()
             self.raw_log.append(text)
+            if self.log_file:
+                self.log_file.write(f"{text}\n")
             try:
                 event = json.loads(text)
             except ValueError:
