@@ -9,6 +9,8 @@
 //! - Applying the text replaces every rule at once and keeps the elements of `sources`, so that
 //!   a new `sprited` takes over running machines without a gap.
 //! - `accept` here ends our table only: another table's rules still count.
+//! - What is refused is refused at once. TCP hears a reset: the kernel sends no more than a few
+//!   ICMP errors per second to one address, and programs wait for those it leaves out.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -72,15 +74,19 @@ table inet {table} {{
 		ip daddr {gateway} icmp type echo-request accept
 		counter drop
 	}}
+	chain refuse {{
+		meta l4proto tcp counter reject with tcp reset
+		counter reject with icmpx admin-prohibited
+	}}
 	chain to_sprite {{
-		iifname "{FAMILY}*" counter reject with icmpx admin-prohibited
+		iifname "{FAMILY}*" goto refuse
 		ct state established,related accept
 		counter drop
 	}}
 	chain to_outside {{
-		ip daddr {range} counter reject with icmpx admin-prohibited
+		ip daddr {range} goto refuse
 		ip daddr @allowed accept
-		ip daddr @private counter reject with icmpx admin-prohibited
+		ip daddr @private goto refuse
 {flows_rule}		accept
 	}}
 
@@ -122,7 +128,7 @@ fn flows(connections_max: u32) -> (String, String) {
     let set = "\tset flows {\n\t\ttype ipv4_addr\n\t\tsize 65535\n\t\tflags dynamic\n\t}\n";
     let rule = format!(
         "\t\tct state new add @flows {{ ip saddr ct count over {connections_max} }} \
-         counter reject with icmpx admin-prohibited\n"
+         goto refuse\n"
     );
     (set.to_owned(), rule)
 }
