@@ -28,7 +28,9 @@ mod locks;
 mod network;
 mod rules;
 mod settings;
+mod sys;
 mod unmanaged;
+mod watch;
 
 pub use check::{Check, Status, network_checks};
 pub use cidr::{Cidr, CidrError};

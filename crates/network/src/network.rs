@@ -17,6 +17,7 @@ use crate::error::NetworkError;
 use crate::leases::Leases;
 use crate::locks::{self, TableLock};
 use crate::settings::NetworkSettings;
+use crate::watch::TableWatch;
 use crate::{docker, forwarding, kernel, rules, unmanaged};
 
 /// How often the host is looked at: an uplink may have appeared, or somebody flushed the rules.
@@ -223,8 +224,8 @@ impl Network {
     }
 
     /// Repairs what others changed: rules that were flushed, uplinks that appeared, docker that
-    /// was started. Runs by itself every 10 s; whoever flushes our rules opens private networks
-    /// to sprites for that long.
+    /// was started. Runs by itself every 10 s, and as soon as a firewall table was removed:
+    /// until flushed rules are back, private networks are open to sprites.
     ///
     /// # Errors
     /// As [`Network::prepare`].
@@ -361,12 +362,28 @@ impl Inner {
     }
 }
 
+async fn removed(watch: Option<&TableWatch>) -> std::io::Result<()> {
+    match watch {
+        Some(watch) => watch.removed().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn reconcile_for_ever(inner: Weak<Inner>) {
     let mut timer = tokio::time::interval(RECONCILE_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     timer.tick().await;
+    let mut watch = TableWatch::open()
+        .inspect_err(|error| warn!(%error, "a reload of the host's firewall is noticed late"))
+        .ok();
     loop {
-        timer.tick().await;
+        tokio::select! {
+            _ = timer.tick() => {}
+            result = removed(watch.as_ref()) => if let Err(error) = result {
+                warn!(%error, "changes of the host's firewall are not seen any more");
+                watch = None;
+            },
+        }
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.reconcile().await {
             warn!(error = &error as &dyn std::error::Error, "network not reconciled");
