@@ -340,14 +340,15 @@ impl Inner {
     async fn reconcile(&self) -> Result<(), NetworkError> {
         let _changing = self.changing.lock().await;
         let _shared = locks::shared(&self.settings.runtime_dir).await?;
-        let routes = kernel::routes().await?;
-        self.mtu.store(kernel::outside_mtu(&routes).await?, Ordering::Relaxed);
+        // First, since every moment without rules counts.
         if forwarding::elements(&self.settings.table, "sources").await?.is_none() {
             warn!("somebody removed the firewall's rules: putting them back");
             let pairs = self.pairs();
             let pairs = pairs.iter().map(|(interface, address)| (interface.as_str(), *address));
             self.apply_rules(&rules::admit(&self.settings.table, pairs)).await?;
         }
+        let routes = kernel::routes().await?;
+        self.mtu.store(kernel::outside_mtu(&routes).await?, Ordering::Relaxed);
         forwarding::ensure(&routes).await?;
         // A service that applies sysctl.d to new interfaces may have been later than the agent.
         for (interface, _) in self.pairs() {
