@@ -127,6 +127,15 @@ class Terminal:
                     self.output += os.read(self.master, 65536)
                 except OSError:
                     pass
+        # What it printed last may still be in the terminal, whose other end is closed by now.
+        while select.select([self.master], [], [], 0)[0]:
+            try:
+                piece = os.read(self.master, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            self.output += piece
         return self.process.returncode
 
 
