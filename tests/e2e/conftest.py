@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,22 @@ class Servers:
         server = Sprited(self.bin_dir, self.substrate, *arguments, **options)
         self.all.append(server)
         return server
+
+    def start_lasting(self, data_dir, network_range):
+        """Starts one that is not ephemeral. Such a server owns the host's network for sprites,
+        so there can be only one; another run of the tests is waited for."""
+        deadline = time.monotonic() + 30
+        while True:
+            arguments = ("--network-range", network_range, "--listen", "127.0.0.1:0")
+            server = self.start(*arguments, ephemeral=False, data_dir=data_dir)
+            if server.wait_up_or_ended():
+                return server
+            if "another sprited uses the firewall table" not in server.log_text():
+                pytest.fail(f"sprited ended; its log:\n{server.log_text()}")
+            self.all.remove(server)
+            if time.monotonic() > deadline:
+                pytest.skip("a sprited of this host is running; stop it to run this test")
+            time.sleep(1)
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,7 @@ def planted_server(servers, tmp_path_factory):
     name = new_name("planted")
 
     def start():
-        server = servers.start("--network-range", "10.99.0.0/24", "--listen", "127.0.0.1:0", ephemeral=False, data_dir=data_dir)
-        server.wait_up()
+        server = servers.start_lasting(data_dir, "10.99.0.0/24")
         server.token = server.new_token("test")
         return server, Api(server.url, server.token)
 

@@ -91,18 +91,18 @@ def test_a_killed_agent_takes_its_machine_along_and_the_sprite_comes_back(server
 def test_a_killed_agent_leaves_nothing_behind(server, new_sprite):
     sprite = new_sprite()
     sprite.run("bash", "-c", "for i in 1 2 3; do setsid sleep 300 & done; sudo -n mount -t tmpfs t /mnt")
-    before_kill = footprint.traces()
+
+    def ours():
+        return {kind: sum(t.startswith(kind) and any(text in t for text in server.traces()) for t in footprint.traces())
+                for kind in ("loop device", "interface", "cgroup", "process")}
+
+    before_kill = ours()
+    assert before_kill["cgroup"] and before_kill["interface"]
     pid = agent_of(server, sprite)
     os.kill(pid, signal.SIGKILL)
-    sprite.wait_running()
     assert sprite.sh("echo back") == "back\n"
     # A machine's worth of traces as before, not two.
-    count = lambda kind, traces: sum(trace.startswith(kind) for trace in traces)
-    for kind in ("loop device", "interface", "cgroup"):
-        eventually(
-            f"no {kind} too many",
-            lambda kind=kind: count(kind, footprint.traces()) <= count(kind, before_kill),
-        )
+    eventually(f"there is no more than {before_kill}", lambda: all(n <= before_kill[k] for k, n in ours().items()))
 
 
 @pytest.mark.errors("machine", "agent")
@@ -143,10 +143,7 @@ def lasting(servers, tmp_path):
             self.token = None
 
         def start(self):
-            self.server = servers.start(
-                "--network-range", "10.98.0.0/24", "--listen", "127.0.0.1:0", ephemeral=False, data_dir=self.data_dir
-            )
-            self.server.wait_up()
+            self.server = servers.start_lasting(self.data_dir, "10.98.0.0/24")
             self.token = self.token or self.server.new_token("test")
             self.api = Api(self.server.url, self.token)
             eventually("it is ready", lambda: self.api.http.get("/healthz").status_code == 200, 60)
@@ -154,7 +151,8 @@ def lasting(servers, tmp_path):
 
     lasting = Lasting()
     yield lasting
-    lasting.server.clean_up()
+    if lasting.server:
+        lasting.server.clean_up()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])

@@ -76,13 +76,18 @@ class Sprited:
 
     def wait_up(self):
         """Waits until it serves, for one that is not ephemeral."""
-
-        def address():
-            assert self.process.poll() is None, f"sprited ended; its log:\n{self.log_text()}"
-            return next((e["address"] for e in self.events("up")), None)
-
-        self.url = f"http://{eventually('sprited serves', address, READY_S)}"
+        assert self.wait_up_or_ended(), f"sprited ended; its log:\n{self.log_text()}"
         return self
+
+    def wait_up_or_ended(self):
+        """Waits until it serves, or has ended; returns whether it serves."""
+        address = lambda: next((e["address"] for e in self.events("up")), None)
+        eventually("sprited serves", lambda: address() or self.process.poll() is not None, READY_S)
+        if not address():
+            self.wait_ended()
+            return False
+        self.url = f"http://{address()}"
+        return True
 
     def events(self, message):
         """Returns all log events with this message."""
