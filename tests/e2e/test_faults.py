@@ -227,9 +227,13 @@ def test_stop_ends_machines_in_order_and_disks_stay(lasting):
     assert again.delete().status_code == 204
 
 
-def test_a_destroy_that_was_cut_short_is_finished_by_the_next_server(lasting):
+@pytest.mark.parametrize("pause_s", [0, 0.01, 0.03, 0.08])
+def test_a_destroy_that_was_cut_short_is_finished_by_the_next_server(lasting, pause_s):
     api = lasting.start()
+    before = footprint.traces()
     sprites = [api.create(wait=False) for _ in range(3)]
+    # The last one is cut off at some step of its boot.
+    time.sleep(pause_s)
     for sprite in sprites:
         sprite.delete()
     lasting.server.send(signal.SIGKILL)
@@ -238,6 +242,9 @@ def test_a_destroy_that_was_cut_short_is_finished_by_the_next_server(lasting):
     assert api.http.get("/v1/sprites").json()["sprites"] == []
     eventually("their disks are gone", lambda: not volumes_in_use(lasting.data_dir, sprites), 30)
     eventually("their machines are gone", lambda: not footprint.process_lines(lasting.server.tag)[1:], 30)
+    def left():
+        return [trace for trace in footprint.traces() - before if not trace.startswith("process")]
+    eventually("nothing else is left of them", lambda: not left(), 30)
 
 
 def volumes_in_use(data_dir, sprites):

@@ -17,7 +17,7 @@ struct Note {
     /// Where the note goes, below the folder of runtime files.
     file: &'static str,
     text: &'static str,
-    /// Exists while the program runs, there too.
+    /// Exists once the program runs, there too. A package may bring the folder alone.
     sign_of_life: &'static str,
     /// What makes the program read it; udev looks by itself.
     reload: Option<(Tool, &'static [&'static str])>,
@@ -33,7 +33,7 @@ const NOTES: &[Note] = &[
     Note {
         file: "systemd/network/05-sprites.network",
         text: include_str!("../../../packaging/networkd/05-sprites.network"),
-        sign_of_life: "systemd/netif",
+        sign_of_life: "systemd/netif/state",
         reload: Some((Tool::Networkctl, &["reload"])),
     },
     Note {
@@ -97,6 +97,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("systemd/netif")).unwrap();
         ensure(dir.path()).await;
+        assert!(!dir.path().join("systemd/network").exists(), "no networkd runs");
+        fs::write(dir.path().join("systemd/netif/state"), "").unwrap();
         ensure(dir.path()).await;
         assert!(dir.path().join("systemd/network/05-sprites.network").exists());
         assert!(!dir.path().join("systemd/network/05-sprites.link").exists(), "no udev");

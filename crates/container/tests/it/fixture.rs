@@ -1,7 +1,7 @@
 //! A root file system, a machine's control groups, and a launcher, all of which go away.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -286,14 +286,16 @@ pub(crate) fn attack_program() -> &'static Path {
         // file that is being written.
         let name = format!("attack-{}", std::process::id());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/attack.c");
-        let status = Command::new("cc")
-            .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
+        let mut compiler = Command::new("cc")
+            .args(["-static", "-O1", "-Wall", "-Werror", "-x", "c", "-", "-o"])
             .arg(&path)
-            .arg(source)
-            .status()
+            .stdin(std::process::Stdio::piped())
+            .spawn()
             .unwrap();
-        assert!(status.success(), "compile the attack program");
+        // Not by its path: clones that share a target folder share this program, too.
+        let source = include_bytes!("attack.c");
+        compiler.stdin.take().unwrap().write_all(source).unwrap();
+        assert!(compiler.wait().unwrap().success(), "compile the attack program");
         let shared = path.with_file_name("attack");
         fs::rename(&path, &shared).unwrap();
         shared

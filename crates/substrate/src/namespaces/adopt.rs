@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sprite_container::cgroup::MachineCgroup;
-use sprite_linkmux::{HostIdentity, HostLink, Unix};
+use sprite_linkmux::{HostIdentity, HostLink, LinkError, Unix};
 use tracing::{info, warn};
 
 use super::agent::Agent;
@@ -53,7 +53,11 @@ impl Namespaces {
         if let Some(agent) = Agent::find(record.process) {
             let identity = HostIdentity { machine_id: id, secret: record.link_secret.clone() };
             let link = HostLink::connect(identity, Unix(folder.socket()));
-            let answer = link.wait_up(ANSWER_TIMEOUT).await;
+            let answer = tokio::select! {
+                answer = link.wait_up(ANSWER_TIMEOUT) => answer,
+                // A boot that our predecessor's end cut short fails by itself.
+                _ = agent.ended() => Err(LinkError::Closed),
+            };
             let network = self.network.adopt(&record.network).await;
             match (answer, network) {
                 (Ok((_, boot_id)), Ok(())) if boot_id == record.boot_id => {

@@ -105,7 +105,19 @@ impl Namespaces {
         limits: &cgroup::Limits,
     ) -> Result<Machine, BootError> {
         let id = &spec.machine_id;
-        let cgroup = self.cgroups.create(id, limits).map_err(BootError::Cgroup)?;
+        // Before anything else, so that the next `sprited` knows of the machine, whenever this
+        // one ends.
+        let folder = Folder::new(&self.settings.machines_dir, id);
+        folder
+            .create()
+            .map_err(|source| BootError::Io { path: folder.path().to_owned(), source })?;
+        let cgroup = match self.cgroups.create(id, limits) {
+            Ok(cgroup) => cgroup,
+            Err(error) => {
+                let _ = folder.remove();
+                return Err(BootError::Cgroup(error));
+            }
+        };
         for missing in cgroup.unapplied() {
             warn!(limit = missing.limit, reason = missing.reason, fix = missing.fix, "no limit");
         }
@@ -113,10 +125,10 @@ impl Namespaces {
             Ok(network) => network,
             Err(error) => {
                 remove_cgroup(&cgroup).await;
+                let _ = folder.remove();
                 return Err(BootError::Network(error));
             }
         };
-        let folder = Folder::new(&self.settings.machines_dir, id);
         let started = self.start(&spec, id_base, &cgroup, &network, &folder).await;
         if started.is_err() {
             self.sweep(&cgroup, &network, &folder).await;
@@ -133,8 +145,6 @@ impl Namespaces {
         folder: &Folder,
     ) -> Result<Machine, BootError> {
         self.network.admit(network).await.map_err(BootError::Network)?;
-        let io = |path: PathBuf| move |source| BootError::Io { path, source };
-        folder.create().map_err(io(folder.path().to_owned()))?;
         let boot = BootSpec {
             machine_id: spec.machine_id.clone(),
             boot_id: BootId::generate(),
