@@ -86,10 +86,15 @@ impl Outbox {
     }
 }
 
+/// Most that is read from the socket at once, in bytes.
+const CHUNK_LEN: usize = 64 * 1024;
+
 /// Messages on their way in.
 #[derive(Default)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
+    /// Where the socket is read into; empty until it is first needed.
+    chunk: Vec<u8>,
     taken: usize,
     fds: VecDeque<OwnedFd>,
 }
@@ -97,12 +102,12 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Reads what is there now. Returns false at the end of the stream.
     pub(crate) fn fill(&mut self, socket: impl AsFd) -> io::Result<bool> {
-        let mut chunk = [0; 64 * 1024];
+        self.chunk.resize(CHUNK_LEN, 0);
         loop {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            let mut parts = [IoSliceMut::new(&mut chunk)];
+            let mut parts = [IoSliceMut::new(&mut self.chunk)];
             let got = match rustix::net::recvmsg(&socket, &mut parts, &mut control, flags) {
                 Ok(got) => got,
                 Err(Errno::INTR) => continue,
@@ -117,7 +122,7 @@ impl Inbox {
             if got.bytes == 0 {
                 return Ok(false);
             }
-            self.bytes.extend_from_slice(&chunk[..got.bytes]);
+            self.bytes.extend_from_slice(&self.chunk[..got.bytes]);
         }
     }
 

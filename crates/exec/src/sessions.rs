@@ -200,7 +200,9 @@ impl Sessions {
         if let Some(known) = registry.requests.get(request_id) {
             return Ok(Some(known));
         }
-        if registry.sessions.values().filter(|session| session.is_live()).count() >= SESSIONS_MAX {
+        // Counted only when it may matter: the ended ones of the last minutes are here, too.
+        let live = || registry.sessions.values().filter(|session| session.is_live()).count();
+        if registry.sessions.len() >= SESSIONS_MAX && live() >= SESSIONS_MAX {
             return Err(CreateError::TooMany);
         }
         registry.requests.enter(request_id, new);

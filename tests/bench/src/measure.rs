@@ -64,6 +64,23 @@ async fn run_posted(sprite: &SpriteClient, request: &ExecRequest) -> anyhow::Res
     bail!("no exit code came")
 }
 
+/// The floor for commands side by side: this machine starting the same program with nothing around
+/// it. What is above it is ours.
+async fn spawn_bare(count: usize) -> anyhow::Result<Vec<f64>> {
+    let workers = (0..CROWD).map(|_| {
+        tokio::task::spawn_blocking(move || {
+            let mut samples = Vec::new();
+            for _ in 0..count.div_ceil(CROWD) {
+                let begin = Instant::now();
+                std::process::Command::new("true").status().context("start `true`")?;
+                samples.push(milliseconds(begin));
+            }
+            anyhow::Ok(samples)
+        })
+    });
+    Ok(try_join_all(workers).await?.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+}
+
 impl Bench {
     async fn create(&self, name: &str) -> anyhow::Result<SpriteClient> {
         let body = CreateSprite { name: name.to_owned(), ..CreateSprite::default() };
@@ -95,6 +112,7 @@ impl Bench {
             anyhow::Ok(samples)
         });
         let parallel = try_join_all(workers).await?.concat();
+        let spawned = spawn_bare(count).await?;
         let mut posted = Vec::new();
         for _ in 0..count {
             let begin = Instant::now();
@@ -105,6 +123,7 @@ impl Bench {
         Ok(vec![
             Row::of("exec of a no-op", "ms", "p50 ≤ 8, p99 ≤ 40", single),
             Row::of("exec of a no-op, 20 in parallel", "ms", "p50 ≤ 8, p99 ≤ 40", parallel),
+            Row::of("posix_spawn of a no-op on the host, 20 in parallel", "ms", "peer", spawned),
             Row::of("exec of a no-op over POST", "ms", "p50 ≤ 20", posted),
         ])
     }

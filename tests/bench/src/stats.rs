@@ -56,7 +56,7 @@ impl fmt::Display for Row {
         let Self { name, unit, n, min, p50, p99, max, goal } = self;
         write!(
             f,
-            "{name:44} {unit:5} n={n:<4} min {min:9.2}  p50 {p50:9.2}  p99 {p99:9.2}  max {max:9.2}  (goal: {goal})"
+            "{name:51} {unit:5} n={n:<4} min {min:9.2}  p50 {p50:9.2}  p99 {p99:9.2}  max {max:9.2}  (goal: {goal})"
         )
     }
 }
