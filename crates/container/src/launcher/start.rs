@@ -89,7 +89,9 @@ fn hint(step: &str, errno: i32) -> Option<String> {
         ("create the container's namespaces", libc::ENOSPC) => {
             "raise `user.max_user_namespaces` and its siblings with sysctl"
         }
-        ("create the container's namespaces", libc::EPERM) => "sprited must run as root",
+        ("create the container's namespaces", libc::EPERM) => {
+            "sprited must run as root, outside of any chroot, where user namespaces are allowed"
+        }
         ("mount the root disk", libc::ENODEV) => "load the `ext4` kernel module",
         _ => return None,
     };
