@@ -7,6 +7,7 @@ mod error;
 mod ids;
 mod names;
 mod size;
+mod volume;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::ErrorKind;
@@ -16,6 +17,7 @@ pub use ids::{
 };
 pub use names::{NameError, OrgSlug, SpriteName};
 pub use size::ByteSize;
+pub use volume::{BlockIndex, Epoch, Generation, Hex16Error, Txid};
 
 /// The version of the in-sprite runtime that clients see (`Sprite-Version`, `version`).
 ///
