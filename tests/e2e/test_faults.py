@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness import footprint
@@ -127,6 +128,37 @@ def test_a_container_whose_init_is_killed_comes_back(new_sprite):
     sprite.run("sudo", "-n", "kill", "-KILL", "1")
     sprite.run("sudo", "-n", "bash", "-c", "kill -KILL -1")
     assert sprite.sh("echo back") == "back\n"
+
+
+HANGING_FILE_SYSTEM = """
+import ctypes, os, time
+os.makedirs("/mnt/hangs", exist_ok=True)
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+assert ctypes.CDLL(None).mount(b"hangs", b"/mnt/hangs", b"fuse", 6, options) == 0
+print("mounted", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_file_system_that_never_answers_holds_up_only_who_uses_it(server, new_sprite):
+    sprite = new_sprite()
+    with sprite.socket("sudo", "-n", "python3", "-c", HANGING_FILE_SYSTEM) as socket:
+        socket.read_until("mounted")
+        for call in ({"path": "/mnt/hangs/x"}, {"path": "x", "workingDir": "/mnt/hangs"}):
+            with pytest.raises(httpx.ReadTimeout):
+                sprite.fs("GET", "read", params=call, timeout=1)
+        with pytest.raises(httpx.ReadTimeout):
+            sprite.call("POST", "/exec?cmd=ls&cmd=/mnt/hangs", timeout=1)
+        with pytest.raises(httpx.ReadTimeout):
+            sprite.call("POST", "/exec?cmd=true&dir=/mnt/hangs", timeout=1)
+        assert sprite.sh("echo fine") == "fine\n"
+        sprite.write("/tmp/fine", b"fine")
+        assert sprite.fs("GET", "list", params={"path": "/tmp"}).status_code == 200
+    # With everything still stuck in it.
+    pid = agent_of(server, sprite)
+    assert sprite.delete().status_code == 204
+    eventually("its agent is gone", lambda: not Path(f"/proc/{pid}").exists(), 20)
 
 
 # The server
