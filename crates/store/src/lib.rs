@@ -1,0 +1,36 @@
+//! Object storage: everything durable of this project is an object here.
+//!
+//! A [`Store`] holds named, immutable byte strings. Truth is written with [`Store::create`],
+//! which succeeds for at most one content per name; that is the only thing that the protocols
+//! above need from a store to agree on who is the writer of a disk.
+//!
+//! What a store is made of is a [`Backend`]; [`LocalFolder`] is a folder of this host.
+//!
+//! # Invariants
+//! - `create` answers `Ok` only when the object holds exactly the caller's bytes, durably, and
+//!   `Taken` only when it holds others. An answer that got lost is settled by reading back.
+//! - What is returned has the length that the store announced and the caller asked for; whether
+//!   the *content* is what was once written is for the caller's own checksums to say.
+//! - Neither bodies nor credentials are in errors or logs.
+//!
+//! # Not here
+//! The names of objects and what is in them (`ltx`, `volume`); when to give up (callers).
+
+mod backend;
+mod create;
+mod error;
+mod key;
+mod local;
+#[cfg(any(test, feature = "test-util"))]
+mod memory;
+mod settings;
+mod store;
+
+pub use backend::{Attempt, Backend, Body, ObjectInfo, Page};
+pub use error::{CreateError, Failure, Operation, StoreError};
+pub use key::{Key, KeyError, Prefix};
+pub use local::{LocalError, LocalFolder};
+#[cfg(any(test, feature = "test-util"))]
+pub use memory::Memory;
+pub use settings::{Ambient, Random, StoreSettings};
+pub use store::Store;

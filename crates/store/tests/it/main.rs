@@ -1,0 +1,5 @@
+//! Stores as their users see them.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod basics;
+mod local;
