@@ -19,6 +19,8 @@
 mod backend;
 mod create;
 mod error;
+#[cfg(any(test, feature = "test-util"))]
+mod faults;
 mod key;
 mod local;
 #[cfg(any(test, feature = "test-util"))]
@@ -28,6 +30,8 @@ mod store;
 
 pub use backend::{Attempt, Backend, Body, ObjectInfo, Page};
 pub use error::{CreateError, Failure, Operation, StoreError};
+#[cfg(any(test, feature = "test-util"))]
+pub use faults::{FaultRates, Faults, Pause, When, seeded};
 pub use key::{Key, KeyError, Prefix};
 pub use local::{LocalError, LocalFolder};
 #[cfg(any(test, feature = "test-util"))]
