@@ -28,6 +28,8 @@ pub struct Policy {
     pub refuse_bytes: ByteSize,
     /// No new disks below this share of the file system either, in percent. Default 3.
     pub refuse_percent: u8,
+    /// But that share counts for no more than this many bytes. Default 5 GiB.
+    pub refuse_share_bytes_max: ByteSize,
     /// Writers are stopped below this many bytes available, dirty bytes not counted as
     /// available. Default 768 MiB.
     pub freeze_bytes: ByteSize,
@@ -40,6 +42,7 @@ impl Default for Policy {
         Self {
             refuse_bytes: ByteSize::gib(2),
             refuse_percent: 3,
+            refuse_share_bytes_max: ByteSize::gib(5),
             freeze_bytes: ByteSize::mib(768),
             thaw_margin_bytes: ByteSize::mib(256),
         }
@@ -66,6 +69,7 @@ pub fn admission(space: Space, policy: &Policy, before: Admission) -> Admission 
         Admission::Ok | Admission::RefuseCreates => policy.freeze_bytes.0,
     };
     let share = space.total.0 / 100 * u64::from(policy.refuse_percent);
+    let share = share.min(policy.refuse_share_bytes_max.0);
     if available < freeze_below {
         Admission::FreezeWriters
     } else if space.available.0 < policy.refuse_bytes.0.max(share) {
@@ -130,8 +134,13 @@ mod tests {
 
     #[test]
     fn a_large_disk_refuses_at_its_share() {
-        let large = Space { total: ByteSize::gib(1000), ..space(20_000, 0) };
-        assert_eq!(decide(large, Admission::Ok), Admission::RefuseCreates);
+        let large = |available| Space { total: ByteSize::gib(120), ..space(available, 0) };
+        assert_eq!(decide(large(3600), Admission::Ok), Admission::RefuseCreates);
+        assert_eq!(decide(large(3700), Admission::Ok), Admission::Ok);
+        // Nobody has 300 GB to spare on ten terabytes.
+        let huge = |available| Space { total: ByteSize::gib(10_000), ..space(available, 0) };
+        assert_eq!(decide(huge(5000), Admission::Ok), Admission::RefuseCreates);
+        assert_eq!(decide(huge(5200), Admission::Ok), Admission::Ok);
     }
 
     #[test]
