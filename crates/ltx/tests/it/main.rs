@@ -1,0 +1,6 @@
+//! LTX files against bytes from outside, against SQLite, and against Litestream.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod format;
+mod seeds;
