@@ -1,5 +1,7 @@
 //! SQLite databases in the bucket, as LTX files.
 //!
-//! [`mod@format`] is the file: encode, decode, verify.
+//! - [`mod@format`] is the file: encode, decode, verify.
+//! - [`database`] is the database on this host: capture its log, apply files to it.
 
+pub mod database;
 pub mod format;

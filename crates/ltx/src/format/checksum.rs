@@ -57,3 +57,8 @@ impl Running {
         FileChecksum(self.0.finalize() | FLAG)
     }
 }
+
+/// Returns the plain CRC-64 of `bytes`, for small local records.
+pub(crate) fn crc64(bytes: &[u8]) -> u64 {
+    CRC.checksum(bytes)
+}

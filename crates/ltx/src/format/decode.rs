@@ -89,6 +89,10 @@ impl LtxFile {
         Ok(())
     }
 
+    pub(crate) fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
     /// Returns the compressed bytes of a frame of this file.
     pub(crate) fn compressed(&self, frame: &Frame) -> &[u8] {
         let start = frame.offset as usize;

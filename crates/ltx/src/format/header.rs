@@ -38,6 +38,11 @@ impl PageSize {
     pub fn bytes(self) -> usize {
         self.0 as usize
     }
+
+    /// Returns the offset of `page` (from 1) in a database, in bytes.
+    pub(crate) fn offset(self, page: u32) -> u64 {
+        u64::from(page.saturating_sub(1)) * u64::from(self.0)
+    }
 }
 
 /// Returns the page that holds SQLite's lock bytes: never written, never shipped.

@@ -22,6 +22,9 @@ pub use encode::{Encoded, Encoder};
 pub use error::FormatError;
 pub use header::{Header, PageSize, WalSpan};
 
+pub(crate) use checksum::crc64;
+pub(crate) use header::lock_page;
+
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 100;
 /// Bytes before each compressed page.
