@@ -4,5 +4,6 @@
 
 mod capture;
 mod format;
+mod litestream;
 mod seeds;
 mod workload;
