@@ -1,27 +1,22 @@
 //! Finding the newest claim and writing the next.
 
 use bytes::Bytes;
-use futures::future::join_all;
-use sprite_store::{Key, Prefix, Store, StoreError};
+use sprite_store::{Prefix, Series, Store};
 use sprite_types::{Generation, Timestamp};
 
 use crate::claim::{Claim, ClaimError, ClaimState, Claimant};
 
-/// Claims read at once at most, while the newest is looked for.
-const BATCH_MAX: u64 = 32;
-
 /// The claims of one volume or database.
 #[derive(Clone, Debug)]
 pub struct Leases {
-    store: Store,
-    folder: Prefix,
+    claims: Series,
 }
 
 impl Leases {
     /// Looks at the claims in `folder`, such as `orgs/org-…/volumes/vol-…/generations/`.
     #[must_use]
     pub fn new(store: Store, folder: Prefix) -> Self {
-        Self { store, folder }
+        Self { claims: Series::new(store, folder) }
     }
 
     /// Finds the newest claim; `None` if there never was one.
@@ -33,24 +28,14 @@ impl Leases {
     /// # Errors
     /// See [`ClaimError`]; never [`ClaimError::Lost`].
     pub async fn newest(&self, from: Generation) -> Result<Option<Claim>, ClaimError> {
-        let mut newest = match from {
-            Generation(0) => None,
-            from => self.read(from).await?,
+        let newest = match self.claims.newest(from.0).await {
+            Ok(newest) => newest,
+            Err(source) => return Err(ClaimError::Store { key: self.claims.key(from.0), source }),
         };
-        let mut next = newest.as_ref().map_or(1, |claim| claim.generation.0 + 1);
-        let mut batch = 1;
-        loop {
-            let reads = (next..next + batch).map(|number| self.read(Generation(number)));
-            // In order: what comes after a missing one was granted while we looked, and is found
-            // by whoever looks again.
-            for read in join_all(reads).await {
-                match read? {
-                    Some(claim) => newest = Some(claim),
-                    None => return Ok(newest),
-                }
-            }
-            next += batch;
-            batch = (batch * 2).min(BATCH_MAX);
+        let Some((number, bytes)) = newest else { return Ok(None) };
+        match Claim::decode(&bytes, Generation(number)) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(source) => Err(ClaimError::Unreadable { key: self.claims.key(number), source }),
         }
     }
 
@@ -77,9 +62,11 @@ impl Leases {
     /// # Cancel safety
     /// Dropped, the outcome is unknown.
     pub async fn grant(&self, claim: &Claim) -> Result<(), ClaimError> {
-        let key = self.key(claim.generation);
-        let created = self.store.create(&key, Bytes::from(claim.encode())).await;
-        created.map_err(|error| ClaimError::of_create(&key, claim.generation, error))
+        let before = claim.generation.0 - 1;
+        let created = self.claims.append(before, Bytes::from(claim.encode())).await;
+        created.map(|_| ()).map_err(|error| {
+            ClaimError::of_create(&self.claims.key(claim.generation.0), claim.generation, error)
+        })
     }
 
     /// Says that the holder of `held` is done: everything is in the bucket. Whoever comes next
@@ -106,27 +93,10 @@ impl Leases {
     /// # Errors
     /// [`ClaimError::Store`]: not known.
     pub async fn is_newest(&self, held: &Claim) -> Result<bool, ClaimError> {
-        let key = self.key(held.generation.next());
-        match self.store.exists(&key).await {
-            Ok(exists) => Ok(!exists),
-            Err(source) => Err(ClaimError::Store { key, source }),
-        }
-    }
-
-    async fn read(&self, generation: Generation) -> Result<Option<Claim>, ClaimError> {
-        let key = self.key(generation);
-        match self.store.get(&key).await {
-            Ok(bytes) => match Claim::decode(&bytes, generation) {
-                Ok(claim) => Ok(Some(claim)),
-                Err(source) => Err(ClaimError::Unreadable { key, source }),
-            },
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(source) => Err(ClaimError::Store { key, source }),
-        }
-    }
-
-    fn key(&self, generation: Generation) -> Key {
-        let name = format!("{}.json", generation.to_hex());
-        self.folder.key(&name).expect("a folder with room for a name of 21 bytes")
+        let newer = self.claims.has_after(held.generation.0).await;
+        newer.map(|newer| !newer).map_err(|source| ClaimError::Store {
+            key: self.claims.key(held.generation.0 + 1),
+            source,
+        })
     }
 }

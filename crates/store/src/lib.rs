@@ -25,6 +25,7 @@ mod key;
 mod local;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
+mod series;
 mod settings;
 mod store;
 
@@ -36,5 +37,6 @@ pub use key::{Key, KeyError, Prefix};
 pub use local::{LocalError, LocalFolder};
 #[cfg(any(test, feature = "test-util"))]
 pub use memory::Memory;
+pub use series::Series;
 pub use settings::{Ambient, Random, StoreSettings};
 pub use store::Store;

@@ -63,7 +63,7 @@ async fn the_newest_is_found_from_anywhere_also_from_a_wrong_hint() {
         let next = held(newest.as_ref(), 0, number);
         leases.grant(&next).await.unwrap();
         newest = Some(next);
-        for from in [0, 1, number / 2, number, number + 1, u64::MAX] {
+        for from in [0, 1, number / 2, number, number + 1, 1 << 40] {
             assert_eq!(leases.newest(Generation(from)).await.unwrap(), newest, "from {from}");
         }
     }
