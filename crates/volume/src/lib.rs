@@ -3,6 +3,7 @@
 //! So far the part that needs no network: [`pack`], the objects that hold blocks.
 
 mod block;
+pub mod bucket;
 pub mod pack;
 #[cfg(test)]
 mod testing;
