@@ -5,5 +5,6 @@
 mod capture;
 mod format;
 mod litestream;
+mod replica;
 mod seeds;
 mod workload;

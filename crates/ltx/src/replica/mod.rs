@@ -1,0 +1,124 @@
+//! A database in the bucket: read by anyone, written by one.
+//!
+//! Each transaction is one object, created only if its name is free, so that each number has one
+//! winner and a success means durable. Everything else is for speed: files compacted into larger
+//! ones, manifests that name them, a hint that holds the newest manifest.
+//!
+//! # Invariants
+//! - What [`Publisher::publish`] answered `Ok` for is in every later [`Replica::open`] and
+//!   [`Replica::fetch`].
+//! - From the moment `open` returned, every writer with a lower generation fails for good: its
+//!   next transaction is taken, by a fence that is never deleted, or was taken over.
+//! - The end of a database is where the next transaction is missing. No manifest and no hint
+//!   says where that is.
+//! - Nothing is ever deleted here.
+//!
+//! # What others promise
+//! - A generation is claimed by one caller, once, for one call of `open`. If that fails, another
+//!   is claimed.
+//! - The collector keeps fences, what the two newest manifests of the newest generation name,
+//!   and those manifests; it deletes other files up to the newest manifest's transaction only
+//!   after a grace that is longer than any call here takes.
+//!
+//! # Not here
+//! Claims; deleting; when to commit, to compact and to make a snapshot.
+
+mod compaction;
+mod error;
+mod fetch;
+mod find;
+mod layout;
+mod manifest;
+mod open;
+mod publish;
+mod restore;
+mod writer;
+
+pub use compaction::Maintenance;
+pub use error::{CommitError, DamagedError, OpenError};
+pub use layout::ManifestName;
+pub use manifest::{FileRef, Manifest};
+pub use open::{NewDatabase, OpenOptions, Opened};
+pub use publish::{Files, Publisher};
+pub use restore::Fetched;
+pub use writer::Writer;
+
+use sprite_store::{KeyError, Prefix, Store};
+
+use layout::Layout;
+
+/// A database in the bucket. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    store: Store,
+    layout: Layout,
+    #[cfg(feature = "test-util")]
+    broken: Option<BrokenRule>,
+}
+
+/// A rule of the protocol that a test leaves out, to see that it is needed.
+#[cfg(feature = "test-util")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenRule {
+    /// No fence is written.
+    NoFence,
+    /// Manifests are not listed again after the fence.
+    NoListAfterFence,
+    /// The manifest in the hint is believed.
+    BelieveHint,
+    /// The newest manifest is taken for the end of the database.
+    BelieveManifest,
+    /// A transaction that somebody else wrote is taken for our own.
+    IgnoreTaken,
+    /// A fence whose place was taken by a lower generation is given up instead of moved.
+    FenceOnce,
+    /// A local database is used whatever is in the bucket.
+    BelieveLocal,
+}
+
+impl Replica {
+    /// Names a database: everything below `prefix` is its own.
+    ///
+    /// # Errors
+    /// - If `prefix` is so long that names below it would not be keys.
+    pub fn new(store: Store, prefix: Prefix) -> Result<Self, KeyError> {
+        Ok(Self {
+            store,
+            layout: Layout::new(prefix)?,
+            #[cfg(feature = "test-util")]
+            broken: None,
+        })
+    }
+
+    /// Returns the folder of the database.
+    #[must_use]
+    pub fn prefix(&self) -> &Prefix {
+        self.layout.prefix()
+    }
+
+    /// Leaves out a rule of the protocol, for tests that show what it is for.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn without(mut self, rule: BrokenRule) -> Self {
+        self.broken = Some(rule);
+        self
+    }
+
+    /// Says whether a test asked to leave out a rule.
+    #[cfg(feature = "test-util")]
+    fn is_broken(&self, rule: BrokenRule) -> bool {
+        self.broken == Some(rule)
+    }
+}
+
+/// Is true if the rule was left out by a test; a constant in products.
+macro_rules! left_out {
+    ($replica:expr, $rule:ident) => {{
+        #[cfg(feature = "test-util")]
+        let left_out = $replica.is_broken($crate::replica::BrokenRule::$rule);
+        #[cfg(not(feature = "test-util"))]
+        let left_out = false;
+        left_out
+    }};
+}
+use left_out;
