@@ -4,7 +4,9 @@
 //! which succeeds for at most one content per name; that is the only thing that the protocols
 //! above need from a store to agree on who is the writer of a disk.
 //!
-//! What a store is made of is a [`Backend`]; [`LocalFolder`] is a folder of this host.
+//! Two kinds of store are built in, chosen by URL ([`Store::open`]): a folder of this host and a
+//! bucket that speaks S3. [`Store::probe`] refuses those that do not do what is relied on. What
+//! that is and why, and which libraries were tried, is in `docs/design/0002-object-store.md`.
 //!
 //! # Invariants
 //! - `create` answers `Ok` only when the object holds exactly the caller's bytes, durably, and
@@ -25,6 +27,9 @@ mod key;
 mod local;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
+mod open;
+mod probe;
+mod s3;
 mod series;
 mod settings;
 mod store;
@@ -37,6 +42,11 @@ pub use key::{Key, KeyError, Prefix};
 pub use local::{LocalError, LocalFolder};
 #[cfg(any(test, feature = "test-util"))]
 pub use memory::Memory;
+pub use open::{Location, OpenError};
+pub use probe::{ProbeError, Requirement};
+#[cfg(any(test, feature = "test-util"))]
+pub use s3::{Canonical, authorization, sha256_hex};
+pub use s3::{Credentials, CredentialsError, S3, S3Config, S3ConfigError};
 pub use series::Series;
 pub use settings::{Ambient, Random, StoreSettings};
 pub use store::Store;

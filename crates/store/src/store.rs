@@ -10,6 +10,9 @@ use tokio::sync::Semaphore;
 use crate::backend::{Attempt, Backend, Body, ObjectInfo, Page};
 use crate::{Ambient, Failure, Key, Operation, Prefix, StoreError, StoreSettings};
 
+/// What a page of a listing is taken to weigh, in bytes.
+const LIST_BYTES: u64 = 1 << 20;
+
 /// An object store. Clones share limits and connections.
 ///
 /// # Cancel safety
@@ -64,6 +67,10 @@ impl Store {
     #[must_use]
     pub fn settings(&self) -> &StoreSettings {
         &self.inner.settings
+    }
+
+    pub(crate) fn ambient(&self) -> &Ambient {
+        &self.inner.ambient
     }
 
     /// Writes an object, replacing what is there. For hints only: a write that was given up may
@@ -197,7 +204,7 @@ impl Store {
         let mut next: Option<String> = None;
         loop {
             let attempt =
-                || self.once(0, self.inner.backend.list(prefix, shallow, next.as_deref()));
+                || self.once(LIST_BYTES, self.inner.backend.list(prefix, shallow, next.as_deref()));
             let page: Page = self.persist(operation, prefix.as_str(), attempt).await?;
             objects.extend(page.objects);
             folders.extend(page.folders);

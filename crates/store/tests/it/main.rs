@@ -4,3 +4,5 @@
 mod basics;
 mod faults;
 mod local;
+mod probe;
+mod s3;
