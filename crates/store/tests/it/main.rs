@@ -4,5 +4,6 @@
 mod basics;
 mod faults;
 mod local;
+mod power;
 mod probe;
 mod s3;
