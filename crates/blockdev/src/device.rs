@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use crate::server::End;
 use crate::server::shared::Shared;
 use crate::sys::memory::{Control, Data};
 
@@ -141,7 +142,9 @@ pub(crate) enum OnSuccess {
 
 /// The right, and the duty, to answer one request.
 ///
-/// Dropping it unused answers with an I/O error.
+/// Dropping it unused answers with an I/O error; except in a thread that panics. Then the request
+/// stays as it is and the server ends ([`crate::End::Panicked`]): a bug is no answer, and the
+/// successor may do better.
 #[must_use = "a request that is not answered fails"]
 pub struct Done {
     control: Option<Control>,
@@ -169,7 +172,10 @@ impl Done {
 
 impl Drop for Done {
     fn drop(&mut self) {
-        if self.control.is_some() {
+        if self.control.is_some() && std::thread::panicking() {
+            self.control = None;
+            self.shared.ending.set(End::Panicked);
+        } else if self.control.is_some() {
             tracing::warn!("the device dropped a request, answered with an error");
             self.answer(Err(DeviceError::Io));
         }

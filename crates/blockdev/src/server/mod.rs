@@ -26,7 +26,6 @@ use crate::device::Device;
 use crate::fault::Faults;
 use crate::keeper::{CallError, Client, Granted, Keeping};
 use crate::layout::{HEADER_BYTES, Layout, LayoutError};
-use crate::server::reader::Ending;
 use crate::server::shared::Shared;
 use crate::sys::{memory, process};
 
@@ -93,6 +92,9 @@ pub enum End {
     Disconnected,
     /// Reading requests fails again and again. Nothing is lost; a successor may do better.
     Failed(io::Error),
+    /// The device panicked. What it was doing is not answered but left to a successor, as after
+    /// any other death; end the process.
+    Panicked,
 }
 
 /// Requests that a drain did not see the end of.
@@ -106,7 +108,6 @@ pub struct StillBusy {
 pub struct Server {
     shared: Arc<Shared>,
     readers: Vec<JoinHandle<()>>,
-    ending: Arc<Ending>,
     recovery: Recovery,
     incarnation: u32,
     memory: OwnedFd,
@@ -167,16 +168,13 @@ impl Server {
         let shared = Arc::new(Shared::new(fuse, layout, settings.discard_bytes, faults));
         let recovery = recover::run(&shared, &*device, slots);
         tracing::info!(?recovery, "disk taken over");
-        let ending = Arc::new(Ending::default());
         let readers = Vec::new();
-        let mut server =
-            Self { shared, readers, ending, recovery, incarnation, memory, mount, keeper };
+        let mut server = Self { shared, readers, recovery, incarnation, memory, mount, keeper };
         for number in 0..settings.threads {
-            let (shared, ending) = (Arc::clone(&server.shared), Arc::clone(&server.ending));
-            let device = Arc::clone(&device);
+            let (shared, device) = (Arc::clone(&server.shared), Arc::clone(&device));
             let reader = std::thread::Builder::new()
                 .name(format!("disk-{number}"))
-                .spawn(move || reader::run(&shared, &*device, &ending))
+                .spawn(move || reader::run(&shared, &*device))
                 .map_err(system("start a thread"))?;
             server.readers.push(reader);
         }
@@ -222,7 +220,7 @@ impl Server {
     /// Waits until serving has ended by itself; none if it has not within `limit`.
     #[must_use]
     pub fn wait(&self, limit: Duration) -> Option<End> {
-        self.ending.wait(limit)
+        self.shared.ending.wait(limit)
     }
 
     /// Stops reading and waits until all that was read is answered: for a planned change of

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::abi;
@@ -16,7 +16,7 @@ use crate::sys::process;
 /// Failed reads in a row after which a thread gives up.
 const FAILURES_MAX: u32 = 16;
 
-/// Why the threads have ended, once they have.
+/// Why serving has ended, once it has.
 #[derive(Default)]
 pub(crate) struct Ending {
     end: Mutex<Option<End>>,
@@ -24,7 +24,8 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    fn set(&self, end: End) {
+    /// Notes the end; the first reason stays.
+    pub(crate) fn set(&self, end: End) {
         let mut slot = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         slot.get_or_insert(end);
         self.changed.notify_all();
@@ -39,6 +40,7 @@ impl Ending {
         match &*end {
             None => None,
             Some(End::Disconnected) => Some(End::Disconnected),
+            Some(End::Panicked) => Some(End::Panicked),
             // Errors of the system cannot be cloned, but made again from their number.
             Some(End::Failed(error)) => {
                 Some(End::Failed(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0))))
@@ -47,8 +49,21 @@ impl Ending {
     }
 }
 
+/// Notes the end of a thread that panics, be it in the device's code or in ours.
+struct NotePanic<'a>(&'a Ending);
+
+impl Drop for NotePanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set(End::Panicked);
+        }
+    }
+}
+
 /// Reads and dispatches until there are no more slots to be had or the disk is gone.
-pub(crate) fn run(shared: &std::sync::Arc<Shared>, device: &dyn Device, ending: &Ending) {
+pub(crate) fn run(shared: &Arc<Shared>, device: &dyn Device) {
+    let ending = &shared.ending;
+    let _note = NotePanic(ending);
     process::allow_waking();
     let mut failures = 0;
     while let Some((mut control, mut data)) = shared.take_slot() {

@@ -8,6 +8,7 @@ use crate::abi::{self, Answer, Call};
 use crate::device::{Device, DeviceError, Done, OnSuccess, ReadBuffer, Request, WriteData};
 use crate::fault::{Faults, Point};
 use crate::layout::{Layout, OUT_HEADER_BYTES, REPLY_BYTES, STATE, State};
+use crate::server::reader::Ending;
 use crate::sys::memory::{Control, Data};
 
 /// A whole slot: both of its handles.
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) discard_bytes: u32,
     pub(crate) faults: Faults,
     pub(crate) replies_failed: AtomicU64,
+    pub(crate) ending: Ending,
     pool: Mutex<Pool>,
     changed: Condvar,
 }
@@ -46,6 +48,7 @@ impl Shared {
             discard_bytes,
             faults,
             replies_failed: AtomicU64::new(0),
+            ending: Ending::default(),
             pool: Mutex::new(Pool {
                 free: Vec::with_capacity(layout.slots().into()),
                 halves,

@@ -63,6 +63,110 @@ fn slots_that_were_not_made_present_are_absent() {
     world.finish();
 }
 
+#[test]
+fn a_server_that_may_not_lock_its_slots_does_not_start_and_loses_nothing() {
+    if !can_run() {
+        return;
+    }
+    let mut world = World::attached(LEN, &[]);
+    let load = crate::load::Load::start(world.device(), 2, 6);
+    load.wait_for_writes(20);
+    world.server.as_mut().unwrap().kill();
+    let mut failing = world.start("server", &[("NO_LOCKED_MEMORY", "1")]);
+    let line = failing.line("not started").expect("it says why it does not start");
+    assert!(line.starts_with("not started Limited"), "{line}");
+    failing.wait_end();
+    world.serve(&[]);
+    load.wait_for_writes(20);
+    load.finish();
+    world.finish();
+}
+
+/// A bug of a device must not become an I/O error of the guest.
+fn panics_and_is_followed(vars: &[(&str, &str)]) {
+    let mut world = World::attached(LEN, &[]);
+    world.server.as_mut().unwrap().kill();
+    let place = PLACE.to_string();
+    let vars: Vec<_> = vars.iter().copied().chain([("PANIC_AT", place.as_str())]).collect();
+    world.serve(&vars);
+    let device = open_direct(world.device());
+    let writer = std::thread::spawn(move || {
+        let mut buffer = Aligned::new(4096);
+        buffer.get().fill(3);
+        device.write_all_at(buffer.get(), PLACE)
+    });
+    let mut server = world.server.take().unwrap();
+    assert!(server.line("panicked").is_some());
+    server.wait_end();
+    assert_eq!(world.serve(&[]).executed, 1);
+    writer.join().unwrap().unwrap();
+    let mut byte = [0];
+    std::fs::File::open(world.data()).unwrap().read_exact_at(&mut byte, PLACE).unwrap();
+    assert_eq!(byte, [3]);
+    world.finish();
+}
+
+#[test]
+fn a_device_that_panics_is_followed_by_one_that_may_not() {
+    if can_run() {
+        panics_and_is_followed(&[]);
+        panics_and_is_followed(&[("WORKERS", "2")]);
+    }
+}
+
+#[test]
+fn only_root_gets_an_answer_from_a_keeper() {
+    if !can_run() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let mut world = World::new(LEN, &[]);
+    world.serve(&[]);
+    let open = |mode| std::fs::Permissions::from_mode(mode);
+    let socket = world.dir.path().join("keeper");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::set_permissions(world.dir.path(), open(0o755)).unwrap();
+    std::fs::set_permissions(&socket, open(0o666)).unwrap();
+    let stranger = world.start("stranger", &[]);
+    let line = stranger.line("refused");
+    assert!(line.is_some(), "the keeper talked to a stranger");
+    world.finish();
+}
+
+#[test]
+fn garbage_costs_its_sender_the_connection_and_nobody_else() {
+    if !can_run() {
+        return;
+    }
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
+    let mut world = World::new(LEN, &[]);
+    world.serve(&[]);
+    let address = SocketAddrUnix::new(world.dir.path().join("keeper")).unwrap();
+    for garbage in [&[0; 1][..], &[7; 64], &[0; 65], &[9; 5000]] {
+        let kind = SocketType::SEQPACKET;
+        let socket = rustix::net::socket(AddressFamily::UNIX, kind, None).unwrap();
+        rustix::net::connect(&socket, &address).unwrap();
+        rustix::net::send(&socket, garbage, SendFlags::empty()).unwrap();
+        let mut buffer = [0; 64];
+        let mut receive =
+            || rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty()).unwrap().0;
+        assert_eq!(receive(), 64, "the greeting");
+        assert_eq!(receive(), 0, "hung up");
+    }
+    assert!(world.client().status().unwrap().connected);
+    // More connections than a keeper accepts: the rest is turned away, those it has go on.
+    let held: Vec<_> = (0..40)
+        .map_while(|_| {
+            let path = world.dir.path().join("keeper");
+            sprite_blockdev::keeper::Client::connect(&path, crate::world::LIMIT).ok()
+        })
+        .collect();
+    assert!((8..40).contains(&held.len()), "{} connections", held.len());
+    assert!(held[0].status().unwrap().connected);
+    drop(held);
+    world.finish();
+}
+
 /// A successor starts to recover only when no thread of its predecessor can still write.
 #[test]
 fn nothing_is_granted_while_the_predecessor_lives() {

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use sprite_blockdev::keeper::{self, Client, Ended};
+use sprite_blockdev::keeper::{self, CallError, Client, Ended};
 use sprite_blockdev::testing::{Deferred, Faults, FileDevice, Point, Probed, start_with_faults};
-use sprite_blockdev::{Device, End, Settings};
+use sprite_blockdev::{Device, Done, End, Request, Settings};
 
 /// The variable that says which of the two. Without it the role test does nothing.
 pub(crate) const ROLE: &str = "SPRITE_BLOCKDEV_ROLE";
@@ -38,6 +38,7 @@ fn entry() {
     match role.unwrap().as_str() {
         "keeper" => keeper(&dir),
         "server" => server(&dir),
+        "stranger" => stranger(&dir),
         other => panic!("role {other}"),
     }
 }
@@ -66,14 +67,23 @@ fn server(dir: &Path) {
     let mut granted = client.take(LIMIT).unwrap();
     let (count, counter) = count_starts(&mut granted);
     let file = File::options().read(true).write(true).open(dir.join("data")).unwrap();
-    let device = FileDevice::new(file, len);
+    let device = Clumsy { device: FileDevice::new(file, len), at: var("PANIC_AT") };
     let device: Arc<dyn Device> = match var("WORKERS") {
         Some(workers) => Arc::new(Deferred::new(device, workers)),
         None => Arc::new(device),
     };
     let settings = Settings { threads: var("THREADS").unwrap_or(4), ..Settings::default() };
     let (incarnation, faults) = (granted.incarnation, faults());
-    let mut server = start_with_faults(granted, device, &settings, faults).unwrap();
+    if var::<u8>("NO_LOCKED_MEMORY").is_some() {
+        forbid_locked_memory();
+    }
+    let mut server = match start_with_faults(granted, device, &settings, faults) {
+        Ok(server) => server,
+        Err(error) => {
+            println!("\nnot started {:?}: {error}", error.kind());
+            return;
+        }
+    };
     let recovery = server.recovery();
     println!(
         "\nserving {incarnation} {count} {} {} {}",
@@ -87,10 +97,17 @@ fn server(dir: &Path) {
         }
     });
     loop {
-        if let Some(end) = server.wait(Duration::from_millis(5)) {
-            assert!(matches!(end, End::Disconnected), "{end:?}");
-            println!("disconnected {}", server.replies_failed());
-            return;
+        match server.wait(Duration::from_millis(5)) {
+            None => {}
+            Some(End::Disconnected) => {
+                println!("disconnected {}", server.replies_failed());
+                return;
+            }
+            Some(End::Panicked) => {
+                println!("panicked");
+                return;
+            }
+            Some(End::Failed(error)) => panic!("{error}"),
         }
         match asked.try_recv().as_deref() {
             Ok("drain") => {
@@ -108,6 +125,45 @@ fn server(dir: &Path) {
             Ok(other) => panic!("asked to {other}"),
             Err(_) => {}
         }
+    }
+}
+
+/// A device that panics at the write to one place.
+struct Clumsy {
+    device: FileDevice,
+    at: Option<u64>,
+}
+
+impl Device for Clumsy {
+    fn len_bytes(&self) -> u64 {
+        self.device.len_bytes()
+    }
+
+    fn submit(&self, request: Request, done: Done) {
+        match request {
+            Request::Write { offset, .. } if Some(offset) == self.at => panic!("a bug"),
+            request => self.device.submit(request, done),
+        }
+    }
+}
+
+/// Takes from this thread what lets root lock memory.
+fn forbid_locked_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    setrlimit(Resource::Memlock, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, sets).unwrap();
+}
+
+/// Somebody without rights, to whom the way to the socket was left open.
+fn stranger(dir: &Path) {
+    let nobody = rustix::process::Uid::from_raw(65534);
+    rustix::thread::set_thread_uid(nobody).unwrap();
+    match Client::connect(&dir.join("keeper"), LIMIT) {
+        Err(CallError::Receive(_)) => println!("\nrefused"),
+        other => println!("\nnot refused: {other:?}"),
     }
 }
 
