@@ -12,7 +12,8 @@ use crate::device::DeviceError;
 use crate::layout::{HEAD, Layout};
 
 pub(crate) const ROOT_NODE: u64 = 1;
-const DISK_NODE: u64 = 2;
+/// Also the file's inode number.
+pub(crate) const DISK_NODE: u64 = 2;
 /// The one file's name. It is all that a loop device tells anybody about its backing file.
 pub(crate) const DISK_NAME: &str = "disk";
 const HANDLE: u64 = 1;

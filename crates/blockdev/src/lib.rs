@@ -18,6 +18,8 @@
 //! # Not here
 //! What a device does with a request, where a server's program comes from, when it is restarted:
 //! that is for the volume engine and for whoever supervises.
+//!
+//! Why it is like this, and what else was considered: `docs/design/0003-disk-front-end.md`.
 
 mod abi;
 mod device;

@@ -30,12 +30,30 @@ const LOOP_MAJOR: u32 = 7;
 /// How often a change of the kernel's is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// Which file a device shows: its file system's device number and its inode, as of `stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backing {
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl Backing {
+    /// Looks at an open file.
+    ///
+    /// # Errors
+    /// If the file's state cannot be read.
+    pub fn of(file: &File) -> Result<Self, LoopError> {
+        let meta = file.metadata().map_err(system("look at the file"))?;
+        Ok(Self { device: meta.dev(), inode: meta.ino() })
+    }
+}
+
 /// A file that has a device. Dropping it does not detach.
 #[derive(Debug)]
 pub struct Attached {
     device: PathBuf,
     number: u32,
-    backing: (u64, u64),
+    backing: Backing,
     fd: OwnedFd,
 }
 
@@ -83,8 +101,7 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> LoopError {
 /// # Errors
 /// See [`LoopError`].
 pub fn attach(file: File, read_only: bool) -> Result<Attached, LoopError> {
-    let meta = file.metadata().map_err(system("look at the file"))?;
-    let backing = (meta.dev(), meta.ino());
+    let backing = Backing::of(&file)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Err(LoopError::Attached),
@@ -113,13 +130,11 @@ pub fn attach(file: File, read_only: bool) -> Result<Attached, LoopError> {
     Err(system("find a free one")(io::ErrorKind::ResourceBusy.into()))
 }
 
-/// Finds the device of a file that was attached earlier, by whomever.
+/// Finds the device of a file that was attached earlier, by whomever. Needs no server of the disk.
 ///
 /// # Errors
 /// If the host's devices cannot be listed.
-pub fn find(file: &File) -> Result<Option<Attached>, LoopError> {
-    let meta = file.metadata().map_err(system("look at the file"))?;
-    let backing = (meta.dev(), meta.ino());
+pub fn find(backing: Backing) -> Result<Option<Attached>, LoopError> {
     for entry in fs::read_dir("/sys/block").map_err(system("list devices"))? {
         let name = entry.map_err(system("list devices"))?.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse().ok());
@@ -183,7 +198,7 @@ impl Attached {
 }
 
 /// Whether the device still shows the file, rather than nothing or another one.
-fn shows(number: u32, backing: (u64, u64)) -> bool {
+fn shows(number: u32, backing: Backing) -> bool {
     is_bound(number)
         && open(&path(number), number, true)
             .and_then(|fd| loopctl::status(fd.as_fd()))

@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sprite_types::ErrorKind;
 
-use crate::abi::DISK_NAME;
+use crate::abi::{DISK_NAME, DISK_NODE};
 use crate::keeper::wire::{Message, Refusal};
 use crate::layout;
+use crate::loopdev::Backing;
 use crate::socket::{self, ReceiveError};
 
 /// How long a keeper may take for an answer that needs nothing but itself.
@@ -138,6 +139,8 @@ impl Client {
                 let mut next = || fds.remove(0);
                 let (fuse, memory, mount) = (next(), next(), next());
                 let keeper = self.socket;
+                // The keeper waits for our end only if it hears that we got it.
+                send(&keeper, &Message::Ok, &[])?;
                 Ok(Granted { fuse, memory, mount, keeper, incarnation, deposits })
             }
             _ => Err(CallError::Answer),
@@ -204,14 +207,18 @@ fn call(
     fds: &[BorrowedFd<'_>],
     limit: Duration,
 ) -> Result<(Message, Vec<OwnedFd>), CallError> {
-    socket::send(socket, message, fds).map_err(|error| match error {
-        Errno::PIPE | Errno::CONNRESET => CallError::Receive(ReceiveError::Closed),
-        error => CallError::System { doing: "send", source: error.into() },
-    })?;
+    send(socket, message, fds)?;
     match socket::receive(socket, limit).map_err(CallError::Receive)? {
         (Message::Refused(refusal), _) => Err(CallError::Refused(refusal)),
         answer => Ok(answer),
     }
+}
+
+fn send(socket: &OwnedFd, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), CallError> {
+    socket::send(socket, message, fds).map_err(|error| match error {
+        Errno::PIPE | Errno::CONNRESET => CallError::Receive(ReceiveError::Closed),
+        error => CallError::System { doing: "send", source: error.into() },
+    })
 }
 
 fn expect_ok(answer: Message) -> Result<(), CallError> {
@@ -306,11 +313,28 @@ impl Mount {
     }
 
     /// The kernel's number of the FUSE connection: the folder's name below
-    /// `/sys/fs/fuse/connections`.
+    /// `/sys/fs/fuse/connections`. Needs no server.
     ///
     /// # Errors
-    /// If the disk was given up.
+    /// If the kernel does not tell.
     pub fn connection(&self) -> io::Result<u32> {
-        Ok(rustix::fs::minor(rustix::fs::fstat(&self.0)?.st_dev))
+        Ok(self.device()?.1)
+    }
+
+    /// What a loop device says that it shows when it shows this disk. Needs no server.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn backing(&self) -> io::Result<Backing> {
+        let (major, minor) = self.device()?;
+        Ok(Backing { device: rustix::fs::makedev(major, minor), inode: DISK_NODE })
+    }
+
+    /// Major and minor number of the file system.
+    fn device(&self) -> io::Result<(u32, u32)> {
+        // Without "do not sync" the kernel would ask the server.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let found = rustix::fs::statx(&self.0, c"", flags, StatxFlags::INO)?;
+        Ok((found.stx_dev_major, found.stx_dev_minor))
     }
 }

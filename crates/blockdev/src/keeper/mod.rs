@@ -36,7 +36,7 @@ use crate::layout::{Layout, LayoutError};
 /// Clients that may be connected at once, waiting ones included.
 const CLIENTS_MAX: usize = 16;
 
-/// Which disk to keep, and for whom. Since 0.2.
+/// Which disk to keep, and for whom. Since 0.1.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The socket to listen on. Its folder must be one that only root can change.

@@ -15,6 +15,9 @@ use crate::layout;
 use crate::socket::{self, ReceiveError};
 use crate::sys::process::{Peer, peer};
 
+/// How long a keeper lacks the means for another connection before it tries again.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// A keeper at work.
 pub(super) struct State<'a> {
     /// None in a replacement until a server brings one.
@@ -52,6 +55,8 @@ enum Role {
     Visitor,
     /// Gets the disk when its server is gone.
     Waiting,
+    /// Was sent the disk, and has not said that it got it.
+    Granted,
     /// Has the disk.
     Server,
 }
@@ -85,7 +90,7 @@ impl<'a> State<'a> {
             if self.server.is_some() && events.watched {
                 let server = self.server.take().expect("watched because it is there");
                 tracing::info!(pid = server.pid, "server gone");
-                self.clients.retain(|client| client.role != Role::Server);
+                self.clients.retain(|client| !matches!(client.role, Role::Granted | Role::Server));
             }
             if self.server.is_none() && self.disk.as_ref().is_some_and(|disk| !disk.is_connected())
             {
@@ -97,7 +102,7 @@ impl<'a> State<'a> {
                 };
                 match self.hear(index) {
                     Verdict::Keep => {}
-                    Verdict::Drop => drop(self.clients.remove(index)),
+                    Verdict::Drop => self.drop_client(index),
                     Verdict::End => return Ok(Ended::Stopped),
                 }
             }
@@ -137,6 +142,8 @@ impl<'a> State<'a> {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
+                // It stays in the queue, and what is missing comes back or does not.
+                std::thread::sleep(ACCEPT_PAUSE);
                 return;
             }
         };
@@ -163,6 +170,15 @@ impl<'a> State<'a> {
         let hello = Message::Hello { nonce: self.nonce, layout: layout::VERSION };
         socket::send(&socket, &hello, &[])?;
         Ok(ClientState { socket, pid, pidfd, nonce: self.nonce, role: Role::Visitor })
+    }
+
+    fn drop_client(&mut self, index: usize) {
+        let client = self.clients.remove(index);
+        // It gave up waiting just when it was its turn. The process may live long.
+        if client.role == Role::Granted {
+            tracing::info!(pid = client.pid, "disk not taken");
+            self.server = None;
+        }
     }
 
     /// Handles what has come from a client.
@@ -201,6 +217,11 @@ impl<'a> State<'a> {
                 }
                 Err(refusal) => Message::Refused(refusal),
             },
+            Message::Ok if role == Role::Granted => {
+                self.clients[index].role = Role::Server;
+                tracing::info!(pid = self.clients[index].pid, "disk taken");
+                return Ok(Verdict::Keep);
+            }
             Message::Deposit { key } if role == Role::Server && fds.len() == 1 => {
                 self.deposit(key, fds.remove(0))
             }
@@ -301,9 +322,9 @@ impl<'a> State<'a> {
         let Some(index) = waiting else { return };
         let client = &mut self.clients[index];
         let pidfd = client.pidfd.take().expect("not the server yet");
-        // From here on the process has, or may have, the descriptors: its end is waited for.
+        // From here on the process may have the descriptors: its end is waited for.
         self.incarnation += 1;
-        client.role = Role::Server;
+        client.role = Role::Granted;
         let pid = client.pid;
         self.server = Some(Process { pid, pidfd });
         let keys = self.deposits.iter().map(|(key, _)| *key).collect();
@@ -314,7 +335,7 @@ impl<'a> State<'a> {
             Ok(()) => tracing::info!(pid, incarnation = self.incarnation, "disk granted"),
             Err(error) => {
                 tracing::warn!(%error, pid, "disk not granted");
-                self.clients.remove(index);
+                self.drop_client(index);
             }
         }
     }

@@ -52,7 +52,8 @@ pub(crate) enum Message {
     Take {
         nonce: u64,
     },
-    /// With descriptors: FUSE, slots, mount, then one per key.
+    /// With descriptors: FUSE, slots, mount, then one per key. Answered with `Ok`; who hangs up
+    /// before that has not got it.
     Granted {
         incarnation: u32,
         keys: Vec<u32>,

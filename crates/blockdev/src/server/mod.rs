@@ -31,7 +31,7 @@ use crate::sys::{memory, process};
 
 pub use recover::Recovery;
 
-/// How a server reads. Since 0.2.
+/// How a server reads. Since 0.1.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Threads that read requests. A device that answers later needs two, one that does its work
@@ -104,7 +104,8 @@ pub struct StillBusy {
     pub in_flight: usize,
 }
 
-/// Threads that serve a device. Dropping it ends the reading, but waits for no request.
+/// Threads that serve a device. Dropping it ends the reading; requests that the device has not
+/// answered by then stay for the successor.
 pub struct Server {
     shared: Arc<Shared>,
     readers: Vec<JoinHandle<()>>,

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::loopdev::Backing;
+
 const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
 const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
@@ -60,8 +62,7 @@ impl LoopInfo64 {
 /// What a loop device shows at this moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Status {
-    /// Device and inode number of the backing file, as `stat` gives them.
-    pub(crate) backing: (u64, u64),
+    pub(crate) backing: Backing,
     pub(crate) flags: u32,
 }
 
@@ -94,7 +95,8 @@ pub(crate) fn status(device: BorrowedFd<'_>) -> io::Result<Status> {
     // SAFETY: `info` has the layout of `struct loop_info64` and is writable for the call.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &raw mut info) };
     if result == 0 {
-        Ok(Status { backing: (info.device, info.inode), flags: info.flags })
+        let backing = Backing { device: info.device, inode: info.inode };
+        Ok(Status { backing, flags: info.flags })
     } else {
         Err(io::Error::last_os_error())
     }

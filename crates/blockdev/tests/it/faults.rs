@@ -167,6 +167,31 @@ fn garbage_costs_its_sender_the_connection_and_nobody_else() {
     world.finish();
 }
 
+/// Somebody who is sent the disk just after giving up waiting. Its process lives on, and must not
+/// be waited for.
+#[test]
+fn a_grant_that_nobody_took_is_taken_back() {
+    if !can_run() {
+        return;
+    }
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
+    let mut world = World::new(LEN, &[]);
+    let address = SocketAddrUnix::new(world.dir.path().join("keeper")).unwrap();
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let mut packet = [0; 64];
+    rustix::net::recv(&socket, &mut packet[..], RecvFlags::empty()).unwrap();
+    // The greeting with its nonce becomes the request for the disk: kind 2.
+    packet[6..8].copy_from_slice(&2u16.to_ne_bytes());
+    rustix::net::send(&socket, &packet, SendFlags::empty()).unwrap();
+    sprite_testkit::eventually("the disk is granted", || {
+        world.client().status().unwrap().server_pid == Some(std::process::id())
+    });
+    drop(socket);
+    assert_eq!(world.serve(&[]).incarnation, 2);
+    world.finish();
+}
+
 /// A successor starts to recover only when no thread of its predecessor can still write.
 #[test]
 fn nothing_is_granted_while_the_predecessor_lives() {
@@ -183,7 +208,8 @@ fn nothing_is_granted_while_the_predecessor_lives() {
     let error = world.client().take(short).unwrap_err();
     assert!(error.kind() == sprite_types::ErrorKind::Unavailable, "{error}");
     drop(first);
-    // The one above gave up and hung up; it must not get the disk in place of this one.
+    // The one above gave up and hung up; it must not get the disk in place of this one, even
+    // though its process lives on.
     assert_eq!(world.serve(&[]).incarnation, 2);
     sprite_testkit::eventually("nobody waits", || !world.client().status().unwrap().waiting);
     world.finish();

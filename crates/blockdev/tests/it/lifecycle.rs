@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use sprite_blockdev::keeper::{CallError, Refusal};
-use sprite_blockdev::loopdev::{self, LoopError};
+use sprite_blockdev::loopdev::{self, Backing, LoopError};
 
 use crate::world::{LIMIT, World, can_run, read_sys, run, text};
 
@@ -63,12 +63,37 @@ fn a_disk_has_one_device_which_is_found_again() {
     let forgotten = world.attached.take().unwrap();
     let device = forgotten.device().to_owned();
     drop(forgotten);
-    let found = loopdev::find(&world.open(true)).unwrap().unwrap();
+    let found = loopdev::find(backing(&world)).unwrap().unwrap();
     assert_eq!(found.device(), device);
     found.detach(LIMIT).unwrap();
-    assert!(loopdev::find(&world.open(true)).unwrap().is_none());
+    assert!(loopdev::find(backing(&world)).unwrap().is_none());
     world.attach(true);
     assert_eq!(read_sys(world.device(), "ro"), "1");
+    world.finish();
+}
+
+fn backing(world: &World) -> Backing {
+    let backing = world.mount.as_ref().unwrap().backing().unwrap();
+    assert_eq!(backing, Backing::of(&world.open(true)).unwrap());
+    backing
+}
+
+/// A supervisor that starts after an accident looks around before it starts servers.
+#[test]
+fn a_device_is_found_and_detached_while_nobody_serves() {
+    if !can_run() {
+        return;
+    }
+    let mut world = World::attached(LEN, &[]);
+    crate::load::verify_for(world.device(), 20, 2, 7);
+    world.server.as_mut().unwrap().kill();
+    let device = world.attached.take().unwrap().device().to_owned();
+    let mount = world.client().mount().unwrap();
+    assert_eq!(mount.connection().unwrap(), world.mount.as_ref().unwrap().connection().unwrap());
+    let found = loopdev::find(mount.backing().unwrap()).unwrap().unwrap();
+    assert_eq!(found.device(), device);
+    found.detach(LIMIT).unwrap();
+    world.serve(&[]);
     world.finish();
 }
 
@@ -84,7 +109,7 @@ fn a_device_in_use_is_detached_with_its_last_user() {
     assert!(matches!(busy, LoopError::Busy { .. }), "{busy}");
     drop(user);
     sprite_testkit::eventually("the device is free", || {
-        loopdev::find(&world.open(true)).unwrap().is_none()
+        loopdev::find(backing(&world)).unwrap().is_none()
     });
     world.attach(false);
     world.finish();
