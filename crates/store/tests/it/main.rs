@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod basics;
+mod elsewhere;
 mod faults;
 mod local;
 mod power;
