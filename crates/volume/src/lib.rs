@@ -1,9 +1,11 @@
 //! The engine of a volume: a disk whose truth is in the object store.
 //!
-//! So far the part that needs no network: [`pack`], the objects that hold blocks.
+//! So far the parts that wait for nobody: [`cache`], which must never lose a write that was
+//! acknowledged; [`pack`], the objects that hold blocks; and [`bucket`], names and documents.
 
 mod block;
 pub mod bucket;
+pub mod cache;
 pub mod pack;
 #[cfg(test)]
 mod testing;

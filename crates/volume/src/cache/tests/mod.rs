@@ -1,0 +1,5 @@
+//! The cache beside an obvious model, on a disk whose power can be cut.
+
+mod cases;
+mod model;
+mod world;
