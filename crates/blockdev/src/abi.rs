@@ -236,6 +236,11 @@ fn inside(offset: u64, len: u64, layout: &Layout) -> bool {
     offset.checked_add(len).is_some_and(|end| end <= layout.len_bytes())
 }
 
+/// The length that a reply's head states, itself included.
+pub(crate) fn out_len(out: &[u8]) -> usize {
+    u32_at(out, 0) as usize
+}
+
 /// Writes the 16 bytes that every reply begins with. `error` is positive or 0.
 pub(crate) fn write_out_header(out: &mut [u8], unique: u64, error: i32, body_len: usize) {
     let len = u32::try_from(16 + body_len).expect("a reply is as long as a slot at most");

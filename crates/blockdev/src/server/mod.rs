@@ -12,6 +12,8 @@
 mod reader;
 mod recover;
 pub(crate) mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,6 +65,9 @@ pub enum StartError {
     /// A slot is in a state that does not exist.
     #[error("slot {slot} is in state {state}")]
     State { slot: u16, state: u32 },
+    /// A slot is done, but its reply is not one.
+    #[error("slot {slot} holds a result of a wrong length")]
+    Reply { slot: u16 },
     /// The slots could not be mapped or locked into memory (limit of locked memory?).
     #[error("lock {bytes} bytes of request slots into memory")]
     Memory { bytes: u64, source: io::Error },
@@ -78,7 +83,7 @@ impl StartError {
         match self {
             Self::Setting { .. } | Self::Length { .. } => ErrorKind::Invalid,
             Self::Layout { source: LayoutError::Version { .. } } => ErrorKind::Unsupported,
-            Self::Layout { .. } | Self::State { .. } => ErrorKind::Corrupt,
+            Self::Layout { .. } | Self::State { .. } | Self::Reply { .. } => ErrorKind::Corrupt,
             Self::Memory { .. } => ErrorKind::Limited,
             Self::System { .. } => ErrorKind::Internal,
         }

@@ -23,11 +23,16 @@ pub struct Recovery {
     pub attempts_max: u32,
 }
 
-/// Checks that all slots are in a state that exists, before any is touched.
+/// Checks that all slots are in a state that exists and hold whole replies, before any is touched.
 pub(crate) fn check(slots: &[Slot]) -> Result<(), StartError> {
     for (control, _) in slots {
-        if State::from_number(control.state()).is_none() {
-            return Err(StartError::State { slot: control.index(), state: control.state() });
+        let (slot, state) = (control.index(), control.state());
+        match State::from_number(state) {
+            None => return Err(StartError::State { slot, state }),
+            Some(State::Done) if !control.has_whole_reply() => {
+                return Err(StartError::Reply { slot });
+            }
+            Some(_) => {}
         }
     }
     Ok(())

@@ -139,6 +139,21 @@ impl Control {
         unsafe { &mut *self.control.add(HEAD.0).as_ptr().cast() }
     }
 
+    pub(crate) fn out(&self) -> &[u8; OUT_BYTES] {
+        // SAFETY: inside the control page; only `out_mut(&mut self)` writes it.
+        unsafe { &*self.control.add(OUT).as_ptr().cast() }
+    }
+
+    /// Whether the reply that lies in the slot is as long as it says, and fits.
+    pub(crate) fn has_whole_reply(&self) -> bool {
+        let body = self.load(REPLY_BYTES.0) as usize;
+        let room = match self.load(REPLY_BYTES.1) {
+            0 => OUT_BYTES - OUT_HEADER_BYTES,
+            _ => self.data_len,
+        };
+        body <= room && crate::abi::out_len(self.out()) == OUT_HEADER_BYTES + body
+    }
+
     /// The head of the reply and, right behind it, a small body.
     pub(crate) fn out_mut(&mut self) -> &mut [u8; OUT_BYTES] {
         // SAFETY: inside the control page, does not overlap the head, and borrowed exclusively.
