@@ -5,6 +5,9 @@
 //! or with `rename`; then the folder is synced. So an object is whole and durable when it is
 //! answered for, and what a power cut leaves besides is a hidden file, removed at a later open.
 //!
+//! What is read may have got its name a moment ago from a writer that has not synced yet. Whoever
+//! needs it to be durable creates it again with the same bytes.
+//!
 //! Why not `LocalFileSystem` of crate `object_store`: it follows symbolic links out of the
 //! folder, leaves its unfinished files among the objects for ever, does not sync the folders
 //! above one that was made by somebody else a moment before, and does not sync when it says that

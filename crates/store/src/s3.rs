@@ -258,7 +258,12 @@ impl S3 {
             other => other?,
         };
         answer::plain(answer.headers())?;
-        let body = self.body(answer, listing::PAGE_BYTES_MAX).await?;
+        let body = match self.body(answer, listing::PAGE_BYTES_MAX).await {
+            Err(Failure::TooLarge { .. }) => {
+                return Err(Failure::refused("a page of the listing is too long"));
+            }
+            other => other?,
+        };
         if body.bytes.len() as u64 != body.announced {
             return Err(Failure::transient("the listing ended early"));
         }

@@ -10,13 +10,24 @@ use crate::basics::{behaves, key};
 /// `AWS_SECRET_ACCESS_KEY` in the environment. Writes to a new folder below, and removes it.
 #[tokio::test]
 async fn the_store_named_in_the_environment_behaves() {
-    let Ok(url) = std::env::var("SPRITES_TEST_STORE") else {
-        println!("skipped: no SPRITES_TEST_STORE; see script/test-s3");
+    try_store("SPRITES_TEST_STORE").await;
+}
+
+/// The same with `SPRITES_TEST_STORE_TLS`, whose endpoint is `https://…`; `SSL_CERT_FILE` names
+/// the authority of its certificate.
+#[tokio::test]
+async fn the_store_named_in_the_environment_behaves_over_tls() {
+    try_store("SPRITES_TEST_STORE_TLS").await;
+}
+
+async fn try_store(variable: &str) {
+    let env = |name: &str| std::env::var(name).ok();
+    let Some(url) = env(variable) else {
+        println!("skipped: no {variable}; see script/test-s3");
         return;
     };
-    let env = |name: &str| std::env::var(name).ok();
     let Location::S3(mut config) = Location::parse(&url, &env).unwrap() else {
-        panic!("SPRITES_TEST_STORE is a bucket");
+        panic!("{variable} is a bucket");
     };
     let ambient = Ambient::system();
     let folder = format!("test-{:016x}/", (ambient.random)());
