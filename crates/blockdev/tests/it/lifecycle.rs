@@ -139,6 +139,28 @@ fn zeroed_and_discarded_ranges_read_as_zeroes_and_free_space() {
     world.finish();
 }
 
+/// What `fstrim` on a sprite's disk comes to: space of deleted files is given back.
+#[test]
+fn trimming_a_file_system_frees_space() {
+    if !can_run() {
+        return;
+    }
+    let mut world = World::attached(LEN, &[]);
+    let folder = world.mount_ext4();
+    let file = folder.join("file");
+    fs::write(&file, vec![0xcd; 16 << 20]).unwrap();
+    rustix::fs::syncfs(File::open(&folder).unwrap()).unwrap();
+    let full = blocks(&world.data());
+    fs::remove_file(&file).unwrap();
+    rustix::fs::syncfs(File::open(&folder).unwrap()).unwrap();
+    run("fstrim", &[], &folder);
+    let freed = full.saturating_sub(blocks(&world.data())) * 512;
+    assert!(freed >= 15 << 20, "{freed} bytes freed of 16 MiB");
+    world.unmount_ext4().unwrap();
+    world.fsck();
+    world.finish();
+}
+
 fn blocks(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(path).unwrap().blocks()
