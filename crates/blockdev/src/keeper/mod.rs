@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sprite_types::ErrorKind;
 
+pub use crate::socket::ReceiveError;
 pub use client::{CallError, Client, Deposit, Granted, Keeping, Mount, Status};
 pub use wire::{DEPOSITS_MAX, Refusal, WireError};
 
