@@ -110,6 +110,19 @@ async fn a_local_folder_behaves() {
 }
 
 #[tokio::test]
+async fn a_folder_is_opened_by_its_url_and_made_if_it_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/not%20yet/there", dir.path().display());
+    let open = || Store::open(&url, StoreSettings::default(), Ambient::system());
+    behaves(&open().await.unwrap()).await;
+    assert_eq!(open().await.unwrap().list(&Prefix::root()).await.unwrap().len(), 34);
+    assert!(dir.path().join("not yet/there/orgs/o").is_dir());
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let url = format!("file://{}/file", dir.path().display());
+    assert!(Store::open(&url, StoreSettings::default(), Ambient::system()).await.is_err());
+}
+
+#[tokio::test]
 async fn a_name_is_an_object_or_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     for store in [memory(), local(&dir)] {

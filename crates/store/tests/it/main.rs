@@ -7,4 +7,5 @@ mod faults;
 mod local;
 mod power;
 mod probe;
+mod processes;
 mod s3;
