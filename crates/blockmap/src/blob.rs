@@ -1,8 +1,8 @@
 //! The encoded form of a delta.
 //!
 //! Little-endian: a version byte and three zero bytes; the number of entries and of zero ranges
-//! as 32-bit words; the entries as block and 16 bytes, by block; the ranges as start and count,
-//! by start. Nothing overlaps or meets, so that there is one form for each delta. The CRC-32 in
+//! as 32-bit words; the entries as block and 16 bytes, by block, in planes; the ranges as start
+//! and count, by start. Nothing overlaps or meets, so that there is one form for each delta. The CRC-32 in
 //! the column beside it covers the epoch's number and these bytes.
 
 use sprite_types::Epoch;
@@ -11,6 +11,7 @@ use crate::delta::{Change, Delta};
 use crate::entry::Entry;
 use crate::error::Corrupt;
 use crate::packs::PackSizes;
+use crate::planes;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 12;
@@ -32,15 +33,21 @@ pub(crate) fn checksum(epoch: Epoch, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Returns how many bytes the delta takes.
+pub(crate) fn len(delta: &Delta) -> usize {
+    HEADER_LEN + delta.entries().count() * ENTRY_LEN + delta.zero_ranges().len() * RANGE_LEN
+}
+
 pub(crate) fn encode(delta: &Delta) -> Blob {
     let ranges = delta.zero_ranges();
     let mut bytes = vec![0; HEADER_LEN];
-    let mut entries = 0_u32;
+    let mut elements = Vec::new();
     for (block, entry) in delta.entries() {
-        bytes.extend_from_slice(&block.to_le_bytes());
-        bytes.extend_from_slice(&entry.to_bytes());
-        entries += 1;
+        elements.extend_from_slice(&block.to_le_bytes());
+        elements.extend_from_slice(&entry.to_bytes());
     }
+    let entries = (elements.len() / ENTRY_LEN) as u32;
+    bytes.extend(planes::split(&elements, ENTRY_LEN));
     for (start, count) in &ranges {
         bytes.extend_from_slice(&start.to_le_bytes());
         bytes.extend_from_slice(&count.to_le_bytes());
@@ -97,8 +104,8 @@ pub(crate) fn decode(
     }
     let mut ranges = ranges.into_iter().peekable();
     let mut previous = None;
-    for chunk in entries.chunks_exact(ENTRY_LEN) {
-        let block = word(chunk, 0);
+    for element in planes::join::<ENTRY_LEN>(entries) {
+        let block = word(&element, 0);
         let damaged = |reason: String| damaged(reason).block(block);
         if block >= blocks || previous.is_some_and(|previous| previous >= block) {
             return Err(damaged("an entry out of place".to_owned()));
@@ -107,7 +114,7 @@ pub(crate) fn decode(
         if ranges.peek().is_some_and(|(start, _)| *start <= block) {
             return Err(damaged("an entry inside a range of zeroes".to_owned()));
         }
-        let bytes = chunk[4..].first_chunk().expect("entries have one length");
+        let bytes = element.last_chunk().expect("an entry follows its block's number");
         let entry = Entry::from_bytes(bytes).map_err(damaged)?;
         packs.check(&entry).map_err(damaged)?;
         previous = Some(block);
@@ -159,6 +166,7 @@ mod tests {
     fn a_delta_reads_back() {
         let blob = encode(&sample());
         assert_eq!((blob.changes, blob.bytes.len()), (5, 12 + 3 * 20 + 2 * 8));
+        assert_eq!(len(&sample()), blob.bytes.len());
         assert_eq!(read(&blob.bytes), Ok(sample()));
         assert_eq!(read(&encode(&Delta::new()).bytes), Ok(Delta::new()));
     }
@@ -167,16 +175,22 @@ mod tests {
     #[test]
     fn the_format_stays_what_it_was() {
         let mut delta = Delta::new();
-        let entry = Entry::new(PackId(2), 0x1000, 0x200, Codec::Zstd, 0x0102_0304).unwrap();
-        delta.set(BlockIndex(3), entry);
+        for (block, crc32c) in [(3, 0x0102_0304), (0x0400, 0x1112_1314)] {
+            let entry = Entry::new(PackId(2), 0x1000, 0x200, Codec::Zstd, crc32c).unwrap();
+            delta.set(BlockIndex(block), entry);
+        }
         delta.zero(BlockIndex(5), 6);
         let golden = [
-            1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, // header
-            3, 0, 0, 0, 2, 0, 0, 0, 0, 0x10, 0, 0, 0, 2, 0, 1, 4, 3, 2, 1, // entry
+            1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, // header
+            3, 0, 0, 4, 0, 0, 0, 0, // blocks 0x3 and 0x400
+            2, 2, 0, 0, 0, 0, 0, 0, // packs
+            0, 0, 0x10, 0x10, 0, 0, 0, 0, // offsets
+            0, 0, 2, 2, 0, 0, 1, 1, // lengths and codecs
+            4, 0x14, 3, 0x13, 2, 0x12, 1, 0x11, // checksums
             5, 0, 0, 0, 6, 0, 0, 0, // range
         ];
         assert_eq!(encode(&delta).bytes, golden);
-        assert_eq!(checksum(Epoch(9), &golden), 0x6b7f_2c1e);
+        assert_eq!(checksum(Epoch(9), &golden), 0xd7b6_1726);
     }
 
     #[test]
@@ -209,8 +223,8 @@ mod tests {
     #[test]
     fn an_error_names_the_block() {
         let mut bytes = encode(&sample()).bytes;
-        // The pack of the second entry.
-        bytes[12 + 20 + 4] = 77;
+        // The lowest byte of the pack in the second of three entries.
+        bytes[12 + 4 * 3 + 1] = 77;
         let error = read(&bytes).unwrap_err();
         assert_eq!((error.epoch, error.block), (Some(EPOCH), Some(BlockIndex(4))));
         assert_eq!(

@@ -107,6 +107,18 @@ impl Delta {
         }
     }
 
+    /// Drops every change to a block that `newer` touches.
+    pub(crate) fn hide(&mut self, newer: &Self) {
+        self.leaves.retain(|leaf, patch| {
+            if let Some(hiding) = newer.leaves.get(leaf) {
+                let hidden = patch.touched.intersection(&hiding.touched);
+                patch.leaf.overlay(&hidden, &Leaf::default());
+                patch.touched = patch.touched.minus(&hidden);
+            }
+            !patch.touched.is_empty()
+        });
+    }
+
     pub(crate) fn apply_change(&mut self, change: Change) {
         match change {
             Change::Set(block, entry) => self.set(BlockIndex(block), entry),

@@ -77,7 +77,7 @@ impl BlockMap {
             row::delete(&transaction, *epoch)?;
         }
         top.write(&transaction, &delta)?;
-        row::write_head(&transaction, top.epoch, 1)?;
+        row::write_head(&transaction, top.epoch, 1, 0)?;
         schema::commit(transaction)?;
         Self::load(path, map.connection)
     }
@@ -113,7 +113,7 @@ impl BlockMap {
         let (mut top, bytes) = self.fork_row(epoch, base, time, Delta::new())?;
         top.base_bytes = base_bytes;
         top.write(&transaction, &bytes)?;
-        row::write_head(&transaction, top.epoch, 1)?;
+        row::write_head(&transaction, top.epoch, 1, 0)?;
         schema::commit(transaction)?;
         Self::load(path, connection)
     }

@@ -5,8 +5,9 @@
 //! sparse one. An *epoch* is one cut of the disk. Its row has a *delta*, the blocks that it
 //! changed, and lies on the row before it, or on a *base*, a tree of immutable nodes that bases
 //! share. So adding an epoch costs what it changes; a checkpoint, a restore and a fork cost one
-//! row. A *fold* writes a new base when deltas have gathered, a *prune* merges the delta of an
-//! epoch that nobody wants any more into the next one, a *sweep* frees what no state needs.
+//! row. A *fold* writes a new base when deltas have gathered; a *prune* forgets epochs that nobody
+//! wants any more, and merges their deltas into the next where that saves something; a *sweep*
+//! frees what no state needs.
 //!
 //! The file is a cache of the bucket: SQLite never syncs it. Whoever puts it there (`ltx`) reads
 //! the WAL, which stays as it is until [`BlockMap::truncate_wal`].
@@ -34,6 +35,7 @@ mod history;
 mod leaf;
 mod map;
 mod packs;
+mod planes;
 mod policy;
 mod prune;
 mod row;

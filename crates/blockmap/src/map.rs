@@ -102,7 +102,7 @@ impl BlockMap {
         let delta = blob::encode(&Delta::new());
         first.describe(&delta)?;
         first.write(&transaction, &delta.bytes)?;
-        row::write_head(&transaction, first.epoch, 1)?;
+        row::write_head(&transaction, first.epoch, 1, 0)?;
         schema::commit(transaction)?;
         Self::load(path, connection)
     }
@@ -356,7 +356,7 @@ impl BlockMap {
         let transaction = schema::begin(&self.connection)?;
         packs::insert(&transaction, &mut owners, packs)?;
         row.write(&transaction, &blob.bytes)?;
-        row::write_head(&transaction, row.epoch, self.rows.len() + 1)?;
+        row::write_head(&transaction, row.epoch, self.rows.len() + 1, self.marked())?;
         schema::commit(transaction)?;
 
         self.owners = owners;
@@ -424,6 +424,11 @@ impl BlockMap {
             }
         }
         bytes
+    }
+
+    /// Counts the rows that are expiring or inner.
+    pub(crate) fn marked(&self) -> usize {
+        self.rows.values().filter(|row| row.is_marked()).count()
     }
 
     pub(crate) fn head_row(&self) -> &Row {

@@ -59,7 +59,7 @@ impl Default for Window {
 /// Returns the epochs to let go, oldest first.
 ///
 /// `moments` are in order, the last is the head, which always stays. Of the moments in one
-/// minute or quarter hour of the clock the newest stays. Named ones always stay, automatic
+/// minute or quarter hour of the clock the newest stays, once all of it is old enough. Named ones always stay, automatic
 /// ones for their time; neither counts in the budgets. If a budget is spent, the oldest moments
 /// go first.
 #[must_use]
@@ -71,14 +71,21 @@ pub fn to_expire(moments: &[Moment], now: Timestamp, window: &Window) -> Vec<Epo
     let mut newer = head;
     for moment in older.iter().rev() {
         let age = now.since(moment.time);
-        let crowded = |every: Duration| slot(moment.time, every) == slot(newer.time, every);
+        // Only once the whole stretch is that old: pruned together its deltas are merged, and
+        // sent to the bucket, once.
+        let thinned = |every: Duration, stretch: Duration| {
+            let slot = slot(moment.time, stretch);
+            let end = Timestamp::from_micros((slot + 1).saturating_mul(micros(stretch)));
+            end < now && now.since(end) >= every && self::slot(newer.time, stretch) == slot
+        };
         let goes = match moment.keep {
             Keep::Named => false,
             Keep::Automatic => age > window.automatic,
-            Keep::Window if age <= window.every => false,
-            Keep::Window if age <= window.minutes => crowded(MINUTE),
-            Keep::Window if age <= window.quarters => crowded(QUARTER),
-            Keep::Window => true,
+            Keep::Window => {
+                age > window.quarters
+                    || thinned(window.every, MINUTE)
+                    || thinned(window.minutes, QUARTER)
+            }
         };
         if goes {
             gone.push(moment.epoch);
@@ -105,8 +112,12 @@ pub fn to_expire(moments: &[Moment], now: Timestamp, window: &Window) -> Vec<Epo
 }
 
 /// Numbers the stretches of the clock.
-fn slot(time: Timestamp, every: Duration) -> i64 {
-    time.as_secs().div_euclid(every.as_secs() as i64)
+fn slot(time: Timestamp, stretch: Duration) -> i64 {
+    time.as_micros().div_euclid(micros(stretch))
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl BlockMap {
@@ -114,17 +125,20 @@ impl BlockMap {
     #[must_use]
     pub fn moments(&self) -> Vec<Moment> {
         let mut moments: Vec<Moment> = Vec::new();
-        for row in self.rows.values().filter(|row| !row.inner) {
-            // What an expiring one replaced is held by the kept one before it all the same.
+        let mut below = 0;
+        for row in self.rows.values() {
+            // What an expiring or inner one replaced is held by the kept one before it all the
+            // same, and its own bytes are for the kept one after it.
             if let Some(before) = moments.last_mut() {
                 before.pack_bytes += row.replaced;
             }
-            if row.expiring.is_none() {
+            below += row.map_bytes();
+            if !row.is_marked() {
                 moments.push(Moment {
                     epoch: row.epoch,
                     time: row.time,
                     keep: row.mark.keep,
-                    map_bytes: row.map_bytes(),
+                    map_bytes: std::mem::take(&mut below),
                     pack_bytes: 0,
                 });
             }
@@ -173,16 +187,17 @@ mod tests {
         let count = |lo: u64, hi: u64| {
             ages.iter().filter(|age| secs(lo) <= **age && **age < secs(hi)).count()
         };
+        // A minute or a quarter hour is thinned out once all of it is old enough.
         assert_eq!(count(0, 601), 601);
-        assert!((169..=171).contains(&count(601, 10_801)), "{}", count(601, 10_801));
-        assert!((83..=85).contains(&count(10_801, 86_401)), "{}", count(10_801, 86_401));
+        assert!((170..=230).contains(&count(601, 10_801)), "{}", count(601, 10_801));
+        assert!((83..=100).contains(&count(10_801, 86_401)), "{}", count(10_801, 86_401));
         assert_eq!(count(86_401, u64::MAX), 0);
         for pair in kept.windows(2) {
             let gap = pair[1].time.since(pair[0].time);
             let allowed = match now.since(pair[0].time) {
                 age if age <= secs(600) => 1,
-                age if age <= secs(3 * 3600) => 119,
-                _ => 1799,
+                age if age <= secs(3 * 3600) => 60,
+                _ => 900,
             };
             assert!(gap <= secs(allowed), "{gap:?} at {:?}", now.since(pair[0].time));
         }

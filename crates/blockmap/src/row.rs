@@ -82,9 +82,10 @@ pub(crate) struct Row {
     pub(crate) time: Timestamp,
     pub(crate) kind: Kind,
     pub(crate) mark: Mark,
-    /// Pruned, and only here because two or more other rows build on it.
+    /// Pruned, and only here because other rows lie on it. Like `expiring` in a table of its own:
+    /// marking a row must not rewrite its delta.
     pub(crate) inner: bool,
-    /// Since when it may be pruned. In a table of its own: marking must not rewrite the delta.
+    /// Since when it may be pruned.
     pub(crate) expiring: Option<Timestamp>,
     pub(crate) blocks: u32,
     /// The first pack number that was never used up to this epoch.
@@ -109,6 +110,11 @@ impl Row {
         Ok(())
     }
 
+    /// Tells whether it is expiring or inner.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.inner || self.expiring.is_some()
+    }
+
     /// Bytes that the epoch takes in the map, nodes shared with others included.
     pub(crate) fn map_bytes(&self) -> u64 {
         u64::from(self.delta_len) + self.base_bytes
@@ -124,7 +130,6 @@ impl Row {
             bits(self.time),
             self.kind as u64,
             self.mark.keep as u64,
-            u64::from(self.inner),
             u64::from(self.mark.crash_consistent),
             u64::from(self.blocks),
             u64::from(self.pack_next),
@@ -172,9 +177,9 @@ impl Row {
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO epochs (epoch, prev, base, parent, time, kind, keep, \
-                 inner, crash_consistent, blocks, pack_next, replaced, base_bytes, changes, \
-                 delta_len, delta_check, row_check, name, comment, delta) VALUES (?1, ?2, ?3, \
-                 ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+                 crash_consistent, blocks, pack_next, replaced, base_bytes, changes, delta_len, \
+                 delta_check, row_check, name, comment, delta) VALUES (?1, ?2, ?3, ?4, ?5, ?6, \
+                 ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
             )
             .and_then(|mut insert| {
                 insert.execute(params![
@@ -185,7 +190,6 @@ impl Row {
                     self.time.as_micros(),
                     self.kind as u8,
                     self.mark.keep as u8,
-                    self.inner,
                     self.mark.crash_consistent,
                     self.blocks,
                     self.pack_next,
@@ -205,28 +209,30 @@ impl Row {
     }
 }
 
-/// Writes which row is the head and how many there are: a damaged page can lose rows without
-/// leaving a trace in the others.
+/// Writes which row is the head, how many rows there are, and how many of them are marked: a
+/// damaged page can lose rows without leaving a trace in the others.
 pub(crate) fn write_head(
     connection: &Connection,
     epoch: Epoch,
     epochs: usize,
+    marked: usize,
 ) -> Result<(), BlockMapError> {
-    let epochs = epochs as u64;
+    let (epochs, marked) = (epochs as u64, marked as u64);
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO head (id, epoch, epochs, row_check) VALUES (1, ?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO head (id, epoch, epochs, marked, row_check) \
+             VALUES (1, ?1, ?2, ?3, ?4)",
         )
         .and_then(|mut insert| {
-            insert.execute(params![epoch.0, epochs, pair_check(epoch.0, epochs)])
+            insert.execute(params![epoch.0, epochs, marked, sum(&[epoch.0, epochs, marked])])
         })
         .map_err(sql("write which epoch is the head"))?;
     Ok(())
 }
 
-/// Removes a row, and that it was expiring.
+/// Removes a row and its mark.
 pub(crate) fn delete(connection: &Connection, epoch: Epoch) -> Result<(), BlockMapError> {
-    set_expiring(connection, epoch, None)?;
+    write_mark(connection, epoch, None, false)?;
     connection
         .prepare_cached("DELETE FROM epochs WHERE epoch = ?1")
         .and_then(|mut delete| delete.execute([number_sql(epoch)]))
@@ -234,33 +240,37 @@ pub(crate) fn delete(connection: &Connection, epoch: Epoch) -> Result<(), BlockM
     Ok(())
 }
 
-/// Writes since when an epoch may be pruned.
-pub(crate) fn set_expiring(
+/// Writes since when an epoch may be pruned, that it was, or neither.
+pub(crate) fn write_mark(
     connection: &Connection,
     epoch: Epoch,
-    since: Option<Timestamp>,
+    expiring: Option<Timestamp>,
+    inner: bool,
 ) -> Result<(), BlockMapError> {
     let key = number_sql(epoch);
-    match since {
-        Some(since) => connection
+    if expiring.is_some() || inner {
+        let since = expiring.unwrap_or(Timestamp::from_micros(0));
+        let check = sum(&[epoch.0, bits(since), u64::from(inner)]);
+        connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO expiring (epoch, since, row_check) VALUES (?1, ?2, ?3)",
+                "INSERT OR REPLACE INTO marks (epoch, since, inner, row_check) \
+                 VALUES (?1, ?2, ?3, ?4)",
             )
-            .and_then(|mut insert| {
-                insert.execute(params![key, since.as_micros(), pair_check(epoch.0, bits(since))])
-            }),
-        None => connection
-            .prepare_cached("DELETE FROM expiring WHERE epoch = ?1")
-            .and_then(|mut delete| delete.execute([key])),
+            .and_then(|mut insert| insert.execute(params![key, since.as_micros(), inner, check]))
+    } else {
+        connection
+            .prepare_cached("DELETE FROM marks WHERE epoch = ?1")
+            .and_then(|mut delete| delete.execute([key]))
     }
     .map_err(sql("mark an epoch"))?;
     Ok(())
 }
 
-fn pair_check(a: u64, b: u64) -> u32 {
+fn sum(numbers: &[u64]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&a.to_le_bytes());
-    hasher.update(&b.to_le_bytes());
+    for number in numbers {
+        hasher.update(&number.to_le_bytes());
+    }
     hasher.finalize()
 }
 
@@ -273,7 +283,7 @@ pub(crate) fn load(connection: &Connection) -> Result<Vec<Row>, BlockMapError> {
     let failed = sql("read the epochs");
     let mut statement = connection
         .prepare(
-            "SELECT epoch, prev, base, parent, time, kind, keep, inner, crash_consistent, blocks, \
+            "SELECT epoch, prev, base, parent, time, kind, keep, crash_consistent, blocks, \
              pack_next, replaced, base_bytes, changes, delta_len, delta_check, row_check, name, \
              comment FROM epochs ORDER BY epoch",
         )
@@ -283,33 +293,44 @@ pub(crate) fn load(connection: &Connection) -> Result<Vec<Row>, BlockMapError> {
     while let Some(row) = rows.next().map_err(&failed)? {
         found.push(read(row)?);
     }
-    let (head, count, expected): (u64, u64, u32) = connection
-        .query_row("SELECT epoch, epochs, row_check FROM head", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    load_marks(connection, &mut found)?;
+    let (head, epochs, marked, expected): (u64, u64, u64, u32) = connection
+        .query_row("SELECT epoch, epochs, marked, row_check FROM head", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
         .map_err(sql("read which epoch is the head"))?;
-    if pair_check(head, count) != expected {
+    if sum(&[head, epochs, marked]) != expected {
         return Err(Corrupt::new("the head has another checksum").into());
     }
-    if found.last().map(|row| row.epoch.0) != Some(head) || found.len() as u64 != count {
-        let reason = format!("there should be {count} epochs up to {head}");
+    let found_marked = found.iter().filter(|row| row.is_marked()).count() as u64;
+    if found.last().map(|row| row.epoch.0) != Some(head)
+        || (found.len() as u64, found_marked) != (epochs, marked)
+    {
+        let reason = format!("there should be {epochs} epochs up to {head}, {marked} marked");
         return Err(Corrupt::new(reason).into());
     }
+    Ok(found)
+}
+
+fn load_marks(connection: &Connection, found: &mut [Row]) -> Result<(), BlockMapError> {
+    let failed = sql("read which epochs are marked");
     let mut statement =
-        connection.prepare("SELECT epoch, since, row_check FROM expiring").map_err(&failed)?;
+        connection.prepare("SELECT epoch, since, inner, row_check FROM marks").map_err(&failed)?;
     let mut rows = statement.query([]).map_err(&failed)?;
     while let Some(row) = rows.next().map_err(&failed)? {
         let epoch = Epoch(row.get(0).map_err(&failed)?);
         let since = Timestamp::from_micros(row.get(1).map_err(&failed)?);
-        let expected: u32 = row.get(2).map_err(&failed)?;
-        if pair_check(epoch.0, bits(since)) != expected {
-            return Err(Corrupt::new("its expiry has another checksum").at(epoch).into());
+        let inner: u64 = row.get(2).map_err(&failed)?;
+        let expected: u32 = row.get(3).map_err(&failed)?;
+        if sum(&[epoch.0, bits(since), inner]) != expected || inner > 1 {
+            return Err(Corrupt::new("its mark has another checksum").at(epoch).into());
         }
-        let at = found.binary_search_by_key(&epoch, |row: &Row| row.epoch);
-        let at = at.map_err(|_| Corrupt::new("expires but has no row").at(epoch))?;
-        found[at].expiring = Some(since);
+        let at = found.binary_search_by_key(&epoch, |row| row.epoch);
+        let at = at.map_err(|_| Corrupt::new("is marked but has no row").at(epoch))?;
+        found[at].inner = inner == 1;
+        found[at].expiring = (inner == 0).then_some(since);
     }
-    Ok(found)
+    Ok(())
 }
 
 fn read(row: &SqlRow<'_>) -> Result<Row, BlockMapError> {
@@ -354,21 +375,21 @@ fn read(row: &SqlRow<'_>) -> Result<Row, BlockMapError> {
         kind,
         mark: Mark {
             keep,
-            crash_consistent: integer(8)? != 0,
-            name: text(17)?,
-            comment: text(18)?,
+            crash_consistent: integer(7)? != 0,
+            name: text(16)?,
+            comment: text(17)?,
         },
-        inner: integer(7)? != 0,
+        inner: false,
         expiring: None,
-        blocks: word(9)?,
-        pack_next: word(10)?,
-        replaced: integer(11)?,
-        base_bytes: integer(12)?,
-        changes: word(13)?,
-        delta_len: word(14)?,
-        delta_check: word(15)?,
+        blocks: word(8)?,
+        pack_next: word(9)?,
+        replaced: integer(10)?,
+        base_bytes: integer(11)?,
+        changes: word(12)?,
+        delta_len: word(13)?,
+        delta_check: word(14)?,
     };
-    if found.checksum() != word(16)? {
+    if found.checksum() != word(15)? {
         return Err(Corrupt::new("its row has another checksum").at(epoch).into());
     }
     if found.blocks == 0 || found.blocks > BLOCKS_MAX || epoch.0 == 0 {

@@ -22,7 +22,6 @@ const TABLES: &str = "
         time INTEGER NOT NULL,
         kind INTEGER NOT NULL,
         keep INTEGER NOT NULL,
-        inner INTEGER NOT NULL,
         crash_consistent INTEGER NOT NULL,
         blocks INTEGER NOT NULL,
         pack_next INTEGER NOT NULL,
@@ -36,15 +35,17 @@ const TABLES: &str = "
         comment TEXT NOT NULL,
         delta BLOB NOT NULL
     ) STRICT;
-    CREATE TABLE expiring (
+    CREATE TABLE marks (
         epoch INTEGER PRIMARY KEY,
         since INTEGER NOT NULL,
+        inner INTEGER NOT NULL,
         row_check INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE head (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         epoch INTEGER NOT NULL,
         epochs INTEGER NOT NULL,
+        marked INTEGER NOT NULL,
         row_check INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE nodes (id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
@@ -157,6 +158,9 @@ fn configure(path: &Path, connection: &Connection) -> Result<(), BlockMapError> 
         .map_err(&failed)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(&failed)?;
     connection.pragma_update(None, "synchronous", "OFF").map_err(&failed)?;
+    // A freed page would keep its old bytes, and a snapshot of the database carry them along.
+    // Zeroed, it takes a few bytes there.
+    connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(())).map_err(&failed)?;
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(&failed)?;
     connection.pragma_update(None, "cell_size_check", true).map_err(&failed)?;
     connection.pragma_update(None, "trusted_schema", false).map_err(&failed)

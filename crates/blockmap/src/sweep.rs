@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
+use sprite_types::Epoch;
 
-use crate::delta::Delta;
+use crate::delta::{Change, Delta};
 use crate::entry::{Pack, PackId};
 use crate::error::{BlockMapError, sql};
-use crate::leaf::{LEAF_BLOCKS, Mask};
+use crate::leaf::Mask;
 use crate::map::BlockMap;
 use crate::packs;
+use crate::row::Row;
 use crate::schema;
-use crate::tree::{self, NodeId, Tree};
+use crate::tree::{NodeId, Tree};
 
 /// What a sweep removed from the map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,26 +35,51 @@ pub struct PackUse {
 
 /// Packs by number.
 type PackIds = BTreeSet<u32>;
+/// Blocks by leaf.
+type Masks = BTreeMap<u32, Mask>;
 
 impl BlockMap {
     /// Returns the packs that the head, a kept or an expiring epoch can read, by number: the
-    /// roots of the collector. Packs of ancestors are among them.
-    ///
-    /// Exact, except that an inner row that several epochs build on counts with everything it
-    /// names. Takes time with the size of the map.
+    /// roots of the collector. Packs of ancestors are among them. Takes time with the size of
+    /// the map.
     ///
     /// # Errors
     /// If anything in the map cannot be read. Then nothing may be collected.
     pub fn reachable_packs(&self) -> Result<Vec<Pack>, BlockMapError> {
         let mut ids = PackIds::new();
-        for row in self.rows.values() {
+        let mut done = BTreeSet::new();
+        // For inner rows: the blocks that every row above them hides, so that nobody sees what
+        // they have there.
+        let mut hidden: BTreeMap<Epoch, Masks> = BTreeMap::new();
+        for row in self.rows.values().rev() {
+            let mut above = match hidden.remove(&row.epoch) {
+                Some(masks) if row.inner => masks,
+                // Nothing lies on it: the next prune removes it.
+                None if row.inner => continue,
+                _ => Masks::new(),
+            };
             let mut delta = Delta::new();
             row.read_delta(&self.connection, &self.packs, |change| delta.apply_change(change))?;
-            ids.extend(delta.entries().map(|(_, entry)| entry.pack().0));
+            for (leaf, patch) in delta.patches() {
+                let above = above.entry(*leaf).or_default();
+                let visible = patch.leaf.iter().filter(|(index, _)| !above.get(*index));
+                ids.extend(visible.map(|(_, entry)| entry.pack().0));
+                *above = above.union(&patch.touched);
+            }
+            self.base_packs(row, &above, &mut ids, &mut done)?;
+            if let Some(prev) = row.prev {
+                hidden
+                    .entry(prev)
+                    .and_modify(|masks| {
+                        masks.retain(|leaf, _| above.contains_key(leaf));
+                        for (leaf, mask) in masks {
+                            *mask = mask.intersection(&above[leaf]);
+                        }
+                    })
+                    .or_insert(above);
+            }
         }
-        // What the deltas of a base's own row hide, nobody can see.
-        self.base_packs(&mut ids, true)?;
-        self.packs_with(&ids)
+        ids.iter().map(|id| self.pack(PackId(*id))).collect()
     }
 
     /// Tells for each pack with a block in the newest state how much of it that uses.
@@ -76,12 +103,17 @@ impl BlockMap {
         let mut named = PackIds::new();
         for row in self.rows.values() {
             row.read_delta(&self.connection, &self.packs, |change| {
-                if let crate::delta::Change::Set(_, entry) = change {
+                if let Change::Set(_, entry) = change {
                     named.insert(entry.pack().0);
                 }
             })?;
         }
-        let used = self.base_packs(&mut named, false)?;
+        let (mut used, mut done) = (BTreeSet::new(), BTreeSet::new());
+        for row in self.rows.values() {
+            let tree = self.base_packs(row, &Masks::new(), &mut named, &mut done)?;
+            used.extend(row.base);
+            used.extend(tree.inner().iter().chain(tree.leaves()));
+        }
         let node_ids = ids(&self.connection, "SELECT id FROM nodes")?;
         let pack_ids = ids(&self.connection, "SELECT id FROM packs")?;
         let nodes: Vec<u64> = node_ids.into_iter().filter(|id| !used.contains(id)).collect();
@@ -107,52 +139,29 @@ impl BlockMap {
         Ok(swept)
     }
 
-    /// Adds the packs that the bases name, with or without what their row's delta hides, and
-    /// returns every node of theirs.
+    /// Adds the packs that the base of `row` names outside of `hidden`, and returns the base.
+    /// `done` has the leaves that were read as a whole for others: most are shared.
     fn base_packs(
         &self,
+        row: &Row,
+        hidden: &Masks,
         packs: &mut PackIds,
-        visible_only: bool,
-    ) -> Result<BTreeSet<NodeId>, BlockMapError> {
-        let mut nodes = BTreeSet::new();
-        // Most leaves are shared between bases. One that was read whole need not be again.
-        let mut done = BTreeSet::new();
-        for row in self.rows.values().filter(|row| row.base.is_some()) {
-            let mut hidden = Delta::new();
-            if visible_only {
-                row.read_delta(&self.connection, &self.packs, |change| {
-                    hidden.apply_change(change);
-                })?;
+        done: &mut BTreeSet<NodeId>,
+    ) -> Result<Tree, BlockMapError> {
+        let tree = Tree::load(&self.connection, row.base, row.epoch, row.blocks)?;
+        for (leaf, id) in (0..).zip(tree.leaves()).filter(|(_, id)| **id != 0) {
+            if done.contains(id) {
+                continue;
             }
-            let tree = Tree::load(&self.connection, row.base, row.epoch, row.blocks)?;
-            nodes.extend(row.base);
-            nodes.extend(tree.inner().iter().chain(tree.leaves()).filter(|id| **id != 0));
-            for (leaf, id) in (0..).zip(tree.leaves()).filter(|(_, id)| **id != 0) {
-                let hidden = hidden.patch(leaf).map_or(Mask::default(), |patch| patch.touched);
-                if done.contains(id) {
-                    continue;
-                }
-                let entries = tree::load_leaf(
-                    &self.connection,
-                    *id,
-                    leaf,
-                    row.epoch,
-                    row.blocks,
-                    &self.packs,
-                )?;
-                if hidden.is_empty() {
-                    done.insert(*id);
-                }
-                debug_assert!(entries.present().count() <= LEAF_BLOCKS);
-                let visible = entries.iter().filter(|(index, _)| !hidden.get(*index));
-                packs.extend(visible.map(|(_, entry)| entry.pack().0));
+            let entries = tree.leaf(&self.connection, leaf, row.epoch, row.blocks, &self.packs)?;
+            let hidden = hidden.get(&leaf).copied().unwrap_or_default();
+            if hidden.is_empty() {
+                done.insert(*id);
             }
+            let visible = entries.iter().filter(|(index, _)| !hidden.get(*index));
+            packs.extend(visible.map(|(_, entry)| entry.pack().0));
         }
-        Ok(nodes)
-    }
-
-    fn packs_with(&self, ids: &PackIds) -> Result<Vec<Pack>, BlockMapError> {
-        ids.iter().map(|id| self.pack(PackId(*id))).collect()
+        Ok(tree)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A leaf has the entries of 512 blocks, an inner node the numbers of 512 leaves, the root those
 //! of 512 inner nodes. Little-endian: version and level as bytes, the count of elements as a
-//! 16-bit word, 64 bytes of which elements are there, the elements without gaps, and a CRC-32 of
-//! the node's number and all of that. What has no entry has no node.
+//! 16-bit word, 64 bytes of which elements are there, the elements without gaps in planes, and a
+//! CRC-32 of the node's number and all of that. What has no entry has no node.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sprite_types::Epoch;
@@ -13,6 +13,7 @@ use crate::error::{BlockMapError, Corrupt, sql};
 use crate::head::HeadTable;
 use crate::leaf::{LEAF_BLOCKS, Leaf, Mask};
 use crate::packs::PackSizes;
+use crate::planes;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 4 + Mask::LEN;
@@ -146,8 +147,10 @@ impl Tree {
         for leaf in changed.iter().filter(|leaf| *leaf < count) {
             tree.leaves[leaf] = match head.leaf(leaf as u32) {
                 Some(entries) => {
-                    let elements = entries.entries().iter().flat_map(Entry::to_bytes).collect();
-                    writer.write(Level::Leaf, entries.present(), elements)?
+                    let elements: Vec<_> =
+                        entries.entries().iter().flat_map(Entry::to_bytes).collect();
+                    let planes = planes::split(&elements, Entry::LEN);
+                    writer.write(Level::Leaf, entries.present(), &planes)?
                 }
                 None => 0,
             };
@@ -178,13 +181,12 @@ pub(crate) fn load_leaf(
     let first = leaf * LEAF_BLOCKS;
     with_node(connection, id, Level::Leaf, Entry::LEN, epoch, first, |present, elements| {
         let mut entries = Vec::with_capacity(elements.len() / Entry::LEN);
-        for (index, element) in present.iter().zip(elements.chunks_exact(Entry::LEN)) {
+        for (index, element) in present.iter().zip(planes::join::<{ Entry::LEN }>(elements)) {
             let damaged = |reason| Corrupt::new(reason).at(epoch).block(first + index);
             if first + index >= blocks {
                 return Err(damaged("an entry beyond the disk".to_owned()));
             }
-            let bytes = element.first_chunk().expect("elements have one length");
-            let entry = Entry::from_bytes(bytes).map_err(damaged)?;
+            let entry = Entry::from_bytes(&element).map_err(damaged)?;
             packs.check(&entry).map_err(damaged)?;
             entries.push(entry);
         }
@@ -203,9 +205,9 @@ fn children(
     with_node(connection, id, level, ID_LEN, epoch, first_block, |present, elements| {
         present
             .iter()
-            .zip(elements.chunks_exact(ID_LEN))
+            .zip(planes::join::<ID_LEN>(elements))
             .map(|(index, element)| {
-                let child = NodeId::from_le_bytes(element.try_into().unwrap_or_default());
+                let child = NodeId::from_le_bytes(element);
                 // Children are written before their parents, which also rules out circles.
                 if child == 0 || child >= id {
                     let reason = format!("node {id} has the child {child}");
@@ -286,7 +288,7 @@ impl<'a> Writer<'a> {
         &mut self,
         level: Level,
         present: &Mask,
-        elements: Vec<u8>,
+        elements: &[u8],
     ) -> Result<NodeId, BlockMapError> {
         let id = self.next;
         let mut body = Vec::with_capacity(HEADER_LEN + elements.len() + 4);
@@ -294,7 +296,7 @@ impl<'a> Writer<'a> {
         // A mask has 512 bits.
         body.extend_from_slice(&(present.count() as u16).to_le_bytes());
         body.extend_from_slice(&present.encode());
-        body.extend_from_slice(&elements);
+        body.extend_from_slice(elements);
         body.extend_from_slice(&checksum(id, &body).to_le_bytes());
         let key = i64::try_from(id).map_err(|_| BlockMapError::invalid("no node numbers left"))?;
         self.connection
@@ -312,7 +314,10 @@ impl<'a> Writer<'a> {
             present.insert(index);
             elements.extend_from_slice(&id.to_le_bytes());
         }
-        if present.is_empty() { Ok(0) } else { self.write(level, &present, elements) }
+        if present.is_empty() {
+            return Ok(0);
+        }
+        self.write(level, &present, &planes::split(&elements, ID_LEN))
     }
 }
 
@@ -362,7 +367,7 @@ mod tests {
         let mut leaf = vec![1, 0, 2, 0, 0x08, 0x02];
         leaf.resize(68, 0);
         let entry = [2, 0, 0, 0, 0, 0x10, 0, 0, 0, 2, 0, 1, 4, 3, 2, 1];
-        leaf.extend([entry, entry].concat());
+        leaf.extend(entry.iter().flat_map(|byte| [*byte; 2]));
         let mut inner = vec![1, 1, 1, 0, 0x01];
         inner.resize(68, 0);
         inner.extend([1, 0, 0, 0, 0, 0, 0, 0]);
@@ -370,7 +375,7 @@ mod tests {
         root.resize(68, 0);
         root.extend([2, 0, 0, 0, 0, 0, 0, 0]);
         for (id, (expected, sum)) in
-            (1..).zip([(leaf, 0xdbef_3a59_u32), (inner, 0x3739_6f1a), (root, 0x3c27_86d0)])
+            (1..).zip([(leaf, 0x2355_1651_u32), (inner, 0x3739_6f1a), (root, 0x3c27_86d0)])
         {
             let found = body(&connection, id);
             assert_eq!(found[..expected.len()], expected, "node {id}");

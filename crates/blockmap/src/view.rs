@@ -111,14 +111,22 @@ impl BlockMap {
                 let row = bases[side];
                 trees[side].leaf(&self.connection, leaf, row.epoch, row.blocks, &self.packs)
             };
-            let shared = trees[0].leaf_id(leaf) == trees[1].leaf_id(leaf);
-            let mut a = base(0)?;
-            let mut b = if shared { a.clone() } else { base(1)? };
-            for (leaf_entries, overlays) in [(&mut a, [&under, &old]), (&mut b, [&under, &new])] {
+            let onto = |mut entries: Leaf, overlays: [&Delta; 2]| {
                 for patch in overlays.into_iter().filter_map(|overlay| overlay.patch(leaf)) {
-                    leaf_entries.overlay(&patch.touched, &patch.leaf);
+                    entries.overlay(&patch.touched, &patch.leaf);
                 }
-            }
+                entries
+            };
+            let of_new = base(1)?;
+            let a = if from == self.head() {
+                // It is in memory: half of the reading is saved.
+                self.head.leaf(leaf).cloned().unwrap_or_default()
+            } else if trees[0].leaf_id(leaf) == trees[1].leaf_id(leaf) {
+                onto(of_new.clone(), [&under, &old])
+            } else {
+                onto(base(0)?, [&under, &old])
+            };
+            let b = onto(of_new, [&under, &new]);
             // Without a common epoch nothing below is shared: every block of the leaf counts.
             // With one, blocks outside the scope have the same entry on both sides unread.
             let scope = match scope.patch(leaf) {
@@ -140,12 +148,26 @@ fn differing(old: &Leaf, new: &Leaf, scope: &Mask) -> (Mask, Leaf) {
     if old == new {
         return (touched, entries);
     }
-    for index in old.present().union(new.present()).intersection(scope).iter() {
-        let entry = new.get(index);
-        if old.get(index) != entry {
+    let mut differs = |index, entry: Option<Entry>| {
+        if scope.get(index) {
             touched.insert(index);
             if let Some(entry) = entry {
                 entries.set(index, entry);
+            }
+        }
+    };
+    if old.present() == new.present() {
+        // Most leaves of a full disk.
+        for ((index, a), b) in old.iter().zip(new.entries()) {
+            if a != *b {
+                differs(index, Some(*b));
+            }
+        }
+    } else {
+        for index in old.present().union(new.present()).iter() {
+            let entry = new.get(index);
+            if old.get(index) != entry {
+                differs(index, entry);
             }
         }
     }

@@ -47,7 +47,6 @@ fn sample(dir: &Path) -> (PathBuf, Model) {
     commit(&mut map, &mut model, 2900..2950);
     let (restored, _) = map.restore(Epoch(4), Some(NOW), Mark::default()).unwrap();
     model.add(restored, Epoch(4), Kind::Restore, NOW, Mark::default());
-    model.linear = false;
     commit(&mut map, &mut model, 5..9);
     map.fold().unwrap();
     commit(&mut map, &mut model, 1500..1510);
@@ -185,12 +184,15 @@ fn errors_name_the_epoch_and_the_block() {
             "epoch 2, its row has another checksum",
         ),
         ("UPDATE epochs SET kind = 77 WHERE epoch = 2", "epoch 2, has an unknown kind"),
-        ("UPDATE epochs SET blocks = -1 WHERE epoch = 2", "epoch 2, its column 9 is unusable"),
+        ("UPDATE epochs SET blocks = -1 WHERE epoch = 2", "epoch 2, its column 8 is unusable"),
         ("DELETE FROM epochs WHERE epoch = 9", "there should be 9 epochs up to 9"),
         ("DELETE FROM epochs WHERE epoch = 5", "there should be 9 epochs up to 9"),
         ("UPDATE head SET epochs = 8", "the head has another checksum"),
         ("DELETE FROM head", "read which epoch is the head"),
-        ("UPDATE expiring SET since = 1", "epoch 2, its expiry has another checksum"),
+        ("UPDATE marks SET since = 1", "epoch 2, its mark has another checksum"),
+        ("UPDATE marks SET inner = 1", "epoch 2, its mark has another checksum"),
+        ("UPDATE marks SET epoch = 77", "epoch 77, its mark has another checksum"),
+        ("DELETE FROM marks", "there should be 9 epochs up to 9, 1 marked"),
         ("DELETE FROM packs WHERE id = 6", "epoch 8, block 1500, its delta has an entry in pack 6"),
         ("UPDATE packs SET bytes = 9 WHERE id = 1", "pack 1 has another checksum"),
         ("UPDATE packs SET key = 'packs/2' WHERE id = 1", "pack 1 has another checksum"),

@@ -191,7 +191,6 @@ impl World {
         let expected = self.model.differing(head, target);
         let (epoch, blocks) = self.map().restore(target, Some(time), mark.clone()).unwrap();
         assert_eq!(blocks, expected, "blocks that restoring {target} changes");
-        self.model.linear &= target == head;
         self.model.add(epoch, target, Kind::Restore, time, mark);
     }
 
@@ -356,7 +355,6 @@ impl World {
         state.mark = Mark::default();
         model.epochs.clear();
         model.epochs.insert(root.next(), state);
-        model.linear = true;
         model.check(&opened);
         model.check(&created);
         assert_eq!(created.reachable_packs().unwrap(), packs);
