@@ -114,7 +114,8 @@ impl S3 {
         let is_head = call.method == Method::HEAD;
         // Not the whole patience for an object of unknown size: silence is noticed soon.
         let limit = self.inner.settings.attempt_timeout(call.body.len() as u64);
-        let request = self.request(call)?;
+        let credentials = self.inner.credentials.current();
+        let request = self.request(call, &credentials)?;
         let answer = tokio::time::timeout(limit, self.inner.http.send(request)).await;
         let answer =
             answer.map_err(|_| Failure::transient(format!("no answer within {limit:?}")))?;
@@ -123,8 +124,8 @@ impl S3 {
             return Ok(answer);
         }
         let refusal = answer::Refusal::read(answer, is_head).await;
-        if refusal.blames_credentials() {
-            self.inner.credentials.distrust();
+        if refusal.blames_credentials() && self.inner.credentials.newest() != credentials {
+            return Err(Failure::transient("the credentials were replaced meanwhile"));
         }
         Err(refusal.failure())
     }
@@ -137,9 +138,12 @@ impl S3 {
         body.map_err(|_| Failure::transient(format!("no whole body within {limit:?}")))?
     }
 
-    fn request(&self, call: Call<'_>) -> Result<http::Request<Full<Bytes>>, Failure> {
-        let Inner { config, credentials, clock, .. } = &*self.inner;
-        let credentials = credentials.current();
+    fn request(
+        &self,
+        call: Call<'_>,
+        credentials: &Credentials,
+    ) -> Result<http::Request<Full<Bytes>>, Failure> {
+        let Inner { config, clock, .. } = &*self.inner;
         let (host, path) = config.host_and_path(call.key);
         let encode = |text: &str| utf8_percent_encode(text, QUERY).to_string();
         let query: Vec<(String, String)> =
@@ -162,7 +166,7 @@ impl S3 {
             headers: &headers,
             payload: &payload,
         };
-        let signed = sign::authorization(&canonical, &credentials, &config.region, &date);
+        let signed = sign::authorization(&canonical, credentials, &config.region, &date);
         let pairs: Vec<String> =
             query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let target = if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) };

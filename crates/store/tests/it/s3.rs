@@ -121,6 +121,27 @@ async fn strangers_are_told_so_and_secrets_are_not_repeated() {
     assert!(text.is_ok());
 }
 
+/// Keys are replaced in the file first and revoked then, or the other way round.
+#[tokio::test]
+async fn replaced_credentials_are_used_at_once() {
+    let world = World::start(0).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("credentials");
+    let write = |secret: &str| {
+        let text = format!("[p]\naws_access_key_id=test\naws_secret_access_key={secret}\n");
+        std::fs::write(&path, text).unwrap();
+    };
+    let mut config = world.server.config();
+    (config.credentials_file, config.profile) = (Some(path.clone()), Some("p".to_owned()));
+    write("revoked");
+    let s3 = S3::new(config, &|_| None, hasty(), &Ambient::system()).unwrap();
+    let store = Store::new(Arc::new(s3), hasty(), Ambient::system());
+    let error = store.create(&key("a"), Bytes::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    write("test-secret");
+    store.create(&key("a"), Bytes::new()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_bucket_that_is_not_there_is_not_an_empty_one() {
     let world = World::start(0).await;
