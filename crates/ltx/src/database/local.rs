@@ -4,7 +4,6 @@
 //! bucket. Whatever the log holds behind it was never acknowledged by the bucket and is cut off.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -21,8 +20,8 @@ use super::{Tip, WalPosition};
 use crate::format::{DATABASE_BYTES_MAX, FileChecksum, PageSize, crc64};
 
 const VERSION: u32 = 1;
-/// Longest note, in bytes.
-const RECORD_LEN_MAX: usize = 4096;
+/// Bytes of a note, filled up with spaces: a newer one always covers the older.
+const RECORD_LEN: usize = 2048;
 
 /// Why a note could not be written or used.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +94,7 @@ impl LocalRecord {
     /// holds across a power cut: for a clean end, as it takes time.
     ///
     /// # Errors
-    /// - [`LocalError::File`]: the old note may still be there, and is still true.
+    /// - [`LocalError::File`]: the old note is still there and still true, or no note counts.
     pub fn save(mut self, path: &Path, boot: &str, sync: bool) -> Result<(), LocalError> {
         (self.boot, self.synced) = (boot.to_owned(), sync);
         if sync {
@@ -106,14 +105,21 @@ impl LocalRecord {
             }
         }
         let json = serde_json::to_string(&self).expect("a note is plain data");
-        let text = format!("{json}\n{:016x}\n", crc64(json.as_bytes()));
-        let (name, temporary) = (companion(path, "-ltx"), companion(path, "-ltx-new"));
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
+        let mut text = format!("{json}\n{:016x}\n", crc64(json.as_bytes())).into_bytes();
+        let name = companion(path, "-ltx");
+        if text.len() > RECORD_LEN {
+            let error = std::io::Error::from(std::io::ErrorKind::InvalidInput);
+            return Err(FileError::when("fit a note into", &name)(error).into());
+        }
+        text.resize(RECORD_LEN, b' ');
+        // In place: a note may be written several times a second, and renaming over a file makes
+        // some file systems write it out each time. A torn one fails its checksum.
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
+        let written = opened.and_then(|file| {
+            file.write_all_at(&text, 0)?;
             if sync { file.sync_all() } else { Ok(()) }
         });
-        written.map_err(FileError::when("write", &temporary))?;
-        std::fs::rename(&temporary, &name).map_err(FileError::when("rename to", &name))?;
+        written.map_err(FileError::when("write", &name))?;
         if sync && let Some(folder) = path.parent() {
             let synced = File::open(folder).and_then(|folder| folder.sync_all());
             synced.map_err(FileError::when("sync", folder))?;
@@ -128,7 +134,7 @@ impl LocalRecord {
     pub fn load(path: &Path, boot: &str) -> Result<Option<Self>, LocalError> {
         let name = companion(path, "-ltx");
         let Some(file) = open_if_there(&name)? else { return Ok(None) };
-        let mut bytes = vec![0; RECORD_LEN_MAX];
+        let mut bytes = [0; RECORD_LEN + 1];
         let len = read_up_to(&file, &mut bytes, 0).map_err(FileError::when("read", &name))?;
         let record = parse(&bytes[..len]);
         let usable = record.filter(|record| record.synced || record.boot == boot);
@@ -217,8 +223,8 @@ impl LocalRecord {
 }
 
 fn parse(bytes: &[u8]) -> Option<LocalRecord> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let (json, checksum) = text.strip_suffix('\n')?.split_once('\n')?;
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() == RECORD_LEN)?;
+    let (json, checksum) = text.trim_end_matches(' ').strip_suffix('\n')?.split_once('\n')?;
     let stored = Txid::from_hex(checksum).ok()?.0;
     let record: LocalRecord = serde_json::from_str(json).ok()?;
     (stored == crc64(json.as_bytes()) && record.version == VERSION).then_some(record)

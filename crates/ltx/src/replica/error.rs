@@ -61,6 +61,9 @@ pub enum DamagedError {
     /// It is no manifest of its name.
     #[error("it is no manifest of that name")]
     Manifest,
+    /// It is missing, though the newest manifest names it.
+    #[error("it is missing, and a manifest names it")]
+    Lost,
     /// It is missing, though transactions after it exist.
     #[error("it is missing, and later transactions are there")]
     Hole,
@@ -74,8 +77,6 @@ impl OpenError {
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::Raced | Self::Unsettled { .. } => ErrorKind::Unavailable,
             Self::Damaged { .. } => ErrorKind::Corrupt,
-            // An object that a manifest names.
-            Self::Store(StoreError::NotFound { .. }) => ErrorKind::Corrupt,
             Self::Store(error) => error.kind(),
             Self::Apply(error) => error.kind(),
             Self::Local(error) => error.kind(),

@@ -18,7 +18,8 @@ const TRIES: u32 = 4;
 pub(crate) struct Found {
     /// `None`: there is none.
     pub(crate) manifest: Option<Manifest>,
-    /// The bytes of its files, in its order; `None` if they were not asked for.
+    /// The bytes of its files, in its order; `None` if they were not asked for, or if one of them
+    /// does not exist.
     pub(crate) files: Option<Vec<Bytes>>,
     /// Transactions after it.
     pub(crate) probed: Probed,
@@ -118,7 +119,15 @@ impl Replica {
         with_files: bool,
     ) -> (Result<Option<Vec<Bytes>>, OpenError>, Result<Probed, OpenError>) {
         let files = async {
-            Ok(if with_files { Some(self.fetch_files(&manifest.files).await?) } else { None })
+            if !with_files {
+                return Ok(None);
+            }
+            match self.fetch_files(&manifest.files).await {
+                Ok(files) => Ok(Some(files)),
+                // Collected, or lost; whoever needs it finds out which.
+                Err(OpenError::Store(StoreError::NotFound { .. })) => Ok(None),
+                Err(error) => Err(error),
+            }
         };
         join(files, self.probe(manifest.txid.next())).await
     }

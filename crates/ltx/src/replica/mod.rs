@@ -16,9 +16,12 @@
 //! # What others promise
 //! - A generation is claimed by one caller, once, for one call of `open`. If that fails, another
 //!   is claimed.
-//! - The collector keeps fences, what the two newest manifests of the newest generation name,
-//!   and those manifests; it deletes other files up to the newest manifest's transaction only
-//!   after a grace that is longer than any call here takes.
+//! - The collector works for the open writer, and only once that writer has written a manifest:
+//!   before, a former writer's manifest may still come and name what looks unused. It keeps the
+//!   two newest manifests of the newest generation, what they name, and the fences; of other
+//!   files it deletes only those that end *before* the newest manifest's transaction (one that
+//!   ends there may be about to be named), and only after a grace, to spare readers the trouble
+//!   of beginning again. No rule here depends on how long the grace is.
 //!
 //! # Not here
 //! Claims; deleting; when to commit, to compact and to make a snapshot.

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use sprite_types::{Generation, Txid};
+use sprite_store::StoreError;
+use sprite_types::Generation;
 use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use super::fetch::{Loose, Probed, parse_named};
-use super::{DamagedError, FileRef, Manifest, OpenError, Replica, left_out};
+use super::{DamagedError, FileRef, Manifest, ManifestName, OpenError, Replica, left_out};
 use crate::database::{Base, LocalRecord, Rebuild, Tip};
 use crate::format::LtxFile;
 
@@ -75,16 +76,20 @@ impl Replica {
             Some(boot) => LocalRecord::load(path, boot)?,
             None => None,
         };
-        let mut hole = Txid(0);
+        // The newest manifest when something was missing the last time.
+        let mut missed: Option<Option<ManifestName>> = None;
         for _ in 0..TRIES {
             let found = self.find(record.is_none()).await?;
+            let name = found.manifest.as_ref().map(Manifest::name);
+            // What is missing was collected if there is a newer manifest now, and else it is lost.
+            let is_lost = missed == Some(name);
+            missed = Some(name);
             let loose = match found.probed {
                 Probed::End(loose) => loose,
-                Probed::Hole(txid) => {
-                    // A newer manifest was written and files before it collected; or it is lost.
-                    hole = txid;
-                    continue;
+                Probed::Hole(txid) if is_lost => {
+                    return Err(OpenError::damaged(&self.layout.loose(txid), DamagedError::Hole));
                 }
+                Probed::Hole(_) => continue,
             };
             let loose = if left_out!(self, BelieveManifest) && found.manifest.is_some() {
                 Loose::new()
@@ -104,16 +109,22 @@ impl Replica {
             let files = manifest.as_ref().map_or(&[][..], |manifest| &manifest.files);
             let bytes = match found.files {
                 Some(bytes) => bytes,
-                None => self.fetch_files(files).await?,
+                None => match self.fetch_files(files).await {
+                    Ok(bytes) => bytes,
+                    Err(OpenError::Store(StoreError::NotFound { key })) => {
+                        if is_lost {
+                            return Err(OpenError::damaged(&key, DamagedError::Lost));
+                        }
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             let named = files.iter().cloned().zip(bytes).collect();
             let base = rebuild(path.to_owned(), named, loose.clone(), sync).await?;
             return Ok(base.map(|base| Restored { base, manifest, loose }));
         }
-        if hole == Txid(0) {
-            return Err(OpenError::Unsettled { tries: TRIES });
-        }
-        Err(OpenError::damaged(&self.layout.loose(hole), DamagedError::Hole))
+        Err(OpenError::Unsettled { tries: TRIES })
     }
 
     /// Says whether the local database is a state that the bucket's went through, as far as it is

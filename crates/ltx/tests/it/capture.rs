@@ -8,10 +8,11 @@ use sprite_ltx::database::{
 };
 use sprite_ltx::format::LtxFile;
 use sprite_types::{Generation, Timestamp, Txid};
-use tempfile::tempdir;
 
 use crate::seeds::{Rng, for_each_seed};
-use crate::workload::{connect, contents, create, grow_last_transaction, transaction, with_suffix};
+use crate::workload::{
+    connect, contents, create, folder, grow_last_transaction, transaction, with_suffix,
+};
 
 const BOOT: &str = "boot-1";
 
@@ -37,7 +38,7 @@ fn rebuild(path: &Path, files: &[LtxFile]) -> Base {
 }
 
 fn assert_same(path: &Path, files: &[LtxFile]) {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let copy = folder.path().join("db");
     rebuild(&copy, files);
     assert!(std::fs::read(copy).unwrap() == contents(path), "the rebuilt database differs");
@@ -49,7 +50,7 @@ fn assert_same(path: &Path, files: &[LtxFile]) {
 #[test]
 fn files_rebuild_what_sqlite_holds() {
     for_each_seed(12, |mut rng| {
-        let folder = tempdir().unwrap();
+        let folder = folder();
         let path = folder.path().join("db");
         let connection = create(&path, 512 << rng.below(5));
         let mut capture = Capture::create(&path).unwrap();
@@ -86,7 +87,7 @@ fn files_rebuild_what_sqlite_holds() {
 #[test]
 fn pages_that_were_added_and_not_logged_are_sent_too() {
     for shrunk in [false, true] {
-        let folder = tempdir().unwrap();
+        let folder = folder();
         let path = folder.path().join("db");
         let connection = create(&path, 1024);
         let mut capture = Capture::create(&path).unwrap();
@@ -109,7 +110,7 @@ fn pages_that_were_added_and_not_logged_are_sent_too() {
 
 #[test]
 fn nothing_new_gives_no_file() {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("db");
     let connection = create(&path, 4096);
     let mut capture = Capture::create(&path).unwrap();
@@ -126,7 +127,7 @@ fn nothing_new_gives_no_file() {
 /// A power cut leaves any part of the last transaction. Only what SQLite recovers is captured.
 #[test]
 fn a_torn_tail_is_not_captured() {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("db");
     let connection = create(&path, 1024);
     let mut capture = Capture::create(&path).unwrap();
@@ -151,7 +152,7 @@ fn a_torn_tail_is_not_captured() {
 
 #[test]
 fn the_log_is_not_emptied_before_the_bucket_has_it() {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("db");
     let connection = create(&path, 4096);
     let mut capture = Capture::create(&path).unwrap();
@@ -181,7 +182,7 @@ fn the_log_is_not_emptied_before_the_bucket_has_it() {
 #[test]
 fn a_log_that_began_anew_costs_a_whole_file_and_nothing_else() {
     for empty_first in [false, true] {
-        let folder = tempdir().unwrap();
+        let folder = folder();
         let path = folder.path().join("db");
         let connection = create(&path, 4096);
         let mut capture = Capture::create(&path).unwrap();
@@ -209,7 +210,7 @@ fn a_log_that_began_anew_costs_a_whole_file_and_nothing_else() {
 #[test]
 fn local_files_are_recovered_at_the_noted_transaction() {
     for_each_seed(12, |mut rng| {
-        let folder = tempdir().unwrap();
+        let folder = folder();
         let path = folder.path().join("db");
         let connection = create(&path, 1024);
         let mut capture = Capture::create(&path).unwrap();
@@ -251,7 +252,7 @@ fn local_files_are_recovered_at_the_noted_transaction() {
 #[test]
 fn a_note_that_may_be_wrong_does_not_count() {
     let setup = || {
-        let folder = tempdir().unwrap();
+        let folder = folder();
         let path = folder.path().join("db");
         let connection = create(&path, 4096);
         let mut capture = Capture::create(&path).unwrap();
@@ -299,7 +300,7 @@ fn a_note_that_may_be_wrong_does_not_count() {
 /// After a clean end the note also holds when the host was off since.
 #[test]
 fn a_synced_note_outlives_the_host() {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("db");
     let connection = create(&path, 4096);
     let mut capture = Capture::create(&path).unwrap();
@@ -314,7 +315,7 @@ fn a_synced_note_outlives_the_host() {
 
 #[test]
 fn files_that_do_not_follow_are_refused() {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("db");
     let connection = create(&path, 4096);
     let mut capture = Capture::create(&path).unwrap();
@@ -345,7 +346,7 @@ fn files_that_do_not_follow_are_refused() {
 /// A fence is a transaction like any other, for everyone who applies it.
 #[test]
 fn a_fence_changes_nothing() {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("db");
     let connection = create(&path, 4096);
     let mut capture = Capture::create(&path).unwrap();

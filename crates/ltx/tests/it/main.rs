@@ -5,6 +5,7 @@
 mod capture;
 mod format;
 mod litestream;
+mod model;
 mod replica;
 mod seeds;
 mod workload;

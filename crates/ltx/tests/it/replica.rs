@@ -14,10 +14,10 @@ use sprite_store::{
     Ambient, FaultRates, Faults, Key, Memory, Operation, Prefix, Store, StoreSettings, When, seeded,
 };
 use sprite_types::{Epoch, ErrorKind, Generation, ManualClock, Timestamp, Txid};
-use tempfile::{TempDir, tempdir};
+use tempfile::TempDir;
 
 use crate::seeds::{Rng, for_each_seed};
-use crate::workload::{connect, contents, transaction};
+use crate::workload::{connect, contents, folder, transaction};
 
 pub(crate) const BOOT: &str = "boot-1";
 
@@ -38,8 +38,13 @@ impl World {
     }
 
     pub(crate) fn with(seed: u64, settings: StoreSettings) -> Self {
+        let memory = Memory::new(Arc::new(ManualClock::at(time())));
+        Self::of(memory, seed, settings)
+    }
+
+    /// Another way to the same bucket, with faults of its own.
+    pub(crate) fn of(memory: Memory, seed: u64, settings: StoreSettings) -> Self {
         let clock = Arc::new(ManualClock::at(time()));
-        let memory = Memory::new(clock.clone());
         let faults = Faults::new(Arc::new(memory.clone()), seed);
         let ambient = Ambient { clock, random: seeded(seed) };
         let store = Store::new(Arc::new(faults.clone()), settings, ambient);
@@ -70,7 +75,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new() -> Self {
-        Self { folder: tempdir().unwrap(), writer: None, connection: None }
+        Self { folder: folder(), writer: None, connection: None }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -133,7 +138,7 @@ impl Host {
 }
 
 async fn fetched(replica: &Replica) -> (Txid, Vec<u8>) {
-    let folder = tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("copy");
     let fetched = replica.fetch(&path, false).await.unwrap().unwrap();
     (fetched.tip.txid, std::fs::read(path).unwrap())
@@ -234,6 +239,46 @@ async fn a_put_that_was_paused_lands_before_the_fence_or_never() {
         assert_eq!(rows, i64::from(lands_first));
         assert_fetches(&replica, &new).await;
     }
+}
+
+/// An opener sleeps right before its fence, for so long that the place of the fence was written,
+/// compacted and collected. Its fence succeeds, and fences nobody: it must begin again.
+#[tokio::test(start_paused = true)]
+async fn a_fence_in_the_place_of_a_collected_transaction_is_void() {
+    let world = World::new(16);
+    // The sleeper's way to the bucket never gives up an attempt.
+    let settings = StoreSettings { attempt_timeout_ms: u64::MAX / 4, ..StoreSettings::default() };
+    let sleeper = World::of(world.memory.clone(), 17, settings);
+    let replica = world.replica();
+    let (mut old, mut new) = (Host::new(), Host::new());
+    old.open(&replica, 1).await.unwrap();
+    old.insert(1).await.unwrap();
+    let mut fence = sleeper.faults.pause(Operation::Create, None, When::Before);
+    let open = tokio::spawn({
+        let replica = sleeper.replica();
+        async move { new.open(&replica, 2).await.map(|()| new) }
+    });
+    fence.reached().await;
+    for key in 2..6 {
+        old.insert(key).await.unwrap();
+    }
+    old.writer().snapshot(None).await.unwrap();
+    for key in world.keys("db/0000/") {
+        world.store.delete(&format!("db/0000/{key}").parse().unwrap()).await.unwrap();
+    }
+    fence.release();
+    let mut new = open.await.unwrap().unwrap();
+    assert_eq!(
+        world.keys("db/0000/"),
+        [
+            "0000000000000003-0000000000000003.ltx", // void
+            "0000000000000007-0000000000000007.ltx",
+        ]
+    );
+    assert_eq!(contents(&new.path()), contents(&old.path()), "nothing is missing");
+    assert!(matches!(old.insert(9).await, Err(CommitError::Fenced { txid: Txid(7), .. })));
+    new.insert(10).await.unwrap();
+    assert_fetches(&replica, &new).await;
 }
 
 /// A commit whose outcome is unknown is repeated with the same bytes, also if more was written
@@ -424,7 +469,7 @@ async fn damaged_objects_are_named() {
     for key in world.memory.snapshot().into_keys().filter(|key| *key != hint) {
         let whole = world.memory.snapshot()[&key].clone();
         world.memory.tamper(&key, |bytes| bytes[20] ^= 1);
-        let folder = tempdir().unwrap();
+        let folder = folder();
         let path = folder.path().join("copy");
         match replica.fetch(&path, false).await {
             Err(error) => {

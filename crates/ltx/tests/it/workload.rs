@@ -13,17 +13,25 @@ pub(crate) fn connect(path: &Path) -> Connection {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     connection.busy_timeout(std::time::Duration::ZERO).unwrap();
     for pragma in
-        ["PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0", "PRAGMA synchronous=off"]
+        ["PRAGMA synchronous=off", "PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"]
     {
         connection.query_row(pragma, [], |_| Ok(())).ok();
     }
     connection
 }
 
+/// Makes a temporary folder, in memory where that is possible: these tests are about what is in
+/// files, not about disks.
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Makes a database with one table.
 pub(crate) fn create(path: &Path, page_size: u32) -> Connection {
     let connection = Connection::open(path).unwrap();
-    connection.execute_batch(&format!("PRAGMA page_size={page_size}; VACUUM;")).unwrap();
+    connection
+        .execute_batch(&format!("PRAGMA synchronous=off; PRAGMA page_size={page_size}; VACUUM;"))
+        .unwrap();
     drop(connection);
     let connection = connect(path);
     connection.execute_batch("CREATE TABLE t (k INTEGER PRIMARY KEY, v BLOB)").unwrap();
@@ -63,7 +71,7 @@ pub(crate) fn transaction(connection: &Connection, rng: &mut Rng) {
 
 /// Returns what the database file would hold after a checkpoint, without touching it.
 pub(crate) fn contents(path: &Path) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let copy = folder.path().join("copy");
     std::fs::copy(path, &copy).unwrap();
     let log = with_suffix(path, "-wal");
