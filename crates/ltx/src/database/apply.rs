@@ -1,11 +1,11 @@
 //! Makes a database of a snapshot and the files after it.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sprite_types::{ErrorKind, Generation, Timestamp, Txid};
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use super::files::{FileError, Stamp, companion, remove_if_there};
 use super::{Capture, CaptureError, LocalError, LocalRecord, Tip};
@@ -158,12 +158,12 @@ impl Base {
 #[derive(Debug)]
 pub struct Rebuild {
     target: Base,
-    temporary: NamedTempFile,
+    temporary: TempPath,
     path: PathBuf,
 }
 
 impl Rebuild {
-    /// Begins with a snapshot, in a temporary file in the folder of `path`.
+    /// Begins with a snapshot, in a file `<path>-new` that is removed again if nothing comes of it.
     ///
     /// # Errors
     /// - [`ApplyError::Gap`]: `snapshot` is none.
@@ -174,15 +174,18 @@ impl Rebuild {
             let (min, max) = (header.min, header.max);
             return Err(ApplyError::Gap { min, max, tip: Txid(0) });
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let temporary = tempfile::Builder::new()
-            .prefix(".rebuild-")
-            .tempfile_in(folder)
-            .map_err(FileError::when("create a file in", folder))?;
-        let file = temporary.as_file().try_clone().map_err(FileError::when("open", path))?;
+        // Always the same name, so that a process that died in here leaves one file, once.
+        let name = companion(path, "-new");
+        let opened = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&name);
+        let file = opened.map_err(FileError::when("create", &name))?;
+        let temporary = TempPath::try_from_path(&name);
+        let temporary = temporary.map_err(FileError::when("name", &name))?;
         let tip = Tip { txid: Txid(0), ..Tip::of(snapshot) };
         let path = path.to_owned();
         let page_size = header.page_size;

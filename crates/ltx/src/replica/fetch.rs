@@ -67,7 +67,7 @@ impl Replica {
             loose.extend(found.into_iter().map_while(|file| file));
             next += gap.unwrap_or(len) as u64;
             match (gap, is_hole) {
-                (None, _) => batch = (batch * 2).min(PROBE_MAX),
+                (None, _) => batch = (batch * 4).min(PROBE_MAX),
                 (Some(_), false) => return Ok(Probed::End(loose)),
                 (Some(_), true) if holes == HOLE_TRIES => return Ok(Probed::Hole(Txid(next))),
                 (Some(_), true) => holes += 1,

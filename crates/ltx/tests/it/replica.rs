@@ -567,6 +567,38 @@ async fn of_two_that_begin_a_database_one_wins() {
     assert!(contents(&first.path()) == contents(&second.path()));
 }
 
+/// How long opening takes is how many requests wait for each other. Paused time is exact: each
+/// request takes 20 ms and nothing else takes any.
+#[tokio::test(start_paused = true)]
+async fn opening_takes_few_round_trips() {
+    let world = World::new(18);
+    let replica = world.replica();
+    let mut host = Host::new();
+    host.open(&replica, 1).await.unwrap();
+    host.insert(1).await.unwrap();
+    host.writer().snapshot(None).await.unwrap();
+    let round_trips = async |host: &mut Host, generation| {
+        host.kill();
+        world.faults.set_rates(FaultRates { delay_ms: 20, ..FaultRates::default() });
+        let started = tokio::time::Instant::now();
+        host.open(&replica, generation).await.unwrap();
+        world.faults.set_rates(FaultRates::default());
+        started.elapsed().as_millis() / 20
+    };
+    // Manifest and listing; what follows it; the fence; the listing after it.
+    assert_eq!(round_trips(&mut host, 2).await, 4, "on the same host");
+    assert_eq!(round_trips(&mut Host::new(), 3).await, 4, "elsewhere");
+    host.open(&replica, 10).await.unwrap();
+    for key in 0..62 {
+        host.insert(key).await.unwrap();
+    }
+    assert_eq!(
+        round_trips(&mut Host::new(), 11).await,
+        6,
+        "64 transactions and more after a crash"
+    );
+}
+
 /// Names of manifests are what an opener lists, so others must not confuse it.
 #[tokio::test(start_paused = true)]
 async fn strange_names_beside_manifests_are_left_alone() {
