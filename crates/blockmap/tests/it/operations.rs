@@ -274,3 +274,111 @@ fn pack_use_counts_the_newest_state_only() {
         .collect();
     assert_eq!(used, [(1, 1, 60_000), (2, 3, 180_000)]);
 }
+
+/// A pruned epoch that two branches lie on is still read by both, each in its own blocks.
+#[test]
+fn packs_that_only_one_branch_hides_stay_reachable() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut map = create(dir.path(), 5000);
+    let start = map.head();
+    let owner: VolumeId = "vol-aaaaaaaaaaaaaaaa".parse().unwrap();
+    let packs: Vec<Pack> = (0..3)
+        .map(|_| {
+            let id = map.allocate_pack().unwrap();
+            Pack { id, owner: owner.clone(), key: format!("packs/{}", id.0), bytes: 8 << 20 }
+        })
+        .collect();
+    let mut delta = Delta::new();
+    for (block, pack) in (0..).zip(&packs) {
+        delta.set(BlockIndex(block), entry(pack.id, block));
+    }
+    let root = map.commit(EpochCommit { delta, packs, ..EpochCommit::default() }).unwrap();
+    // One branch replaces blocks 0 and 2, the other 1 and 2.
+    write(&mut map, [0, 2].into_iter());
+    map.restore(root, None, Mark::default()).unwrap();
+    write(&mut map, [1, 2].into_iter());
+    map.expire(&[start, root], NOW).unwrap();
+    map.prune(&[start, root], later(EXPIRY_WAIT)).unwrap();
+    assert!(map.state_at(root).is_err());
+    let reachable = |map: &BlockMap| -> Vec<u32> {
+        map.reachable_packs().unwrap().iter().map(|pack| pack.id.0).collect()
+    };
+    // The restored epoch itself still shows all three.
+    assert_eq!(reachable(&map), [1, 2, 3, 4, 5]);
+    let restored = Epoch(root.0 + 2);
+    map.expire(&[restored], NOW).unwrap();
+    map.prune(&[restored], later(EXPIRY_WAIT)).unwrap();
+    assert_eq!(reachable(&map), [1, 2, 4, 5]);
+    assert_eq!(map.sweep().unwrap().nodes, 0);
+    assert_eq!(reachable(&map), [1, 2, 4, 5]);
+}
+
+/// Its bytes may be gone from the bucket.
+#[test]
+fn a_swept_pack_cannot_be_named_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut map = create(dir.path(), 5000);
+    let first = write(&mut map, 0..3);
+    let lost = map.lookup(BlockIndex(0)).unwrap();
+    write(&mut map, 0..3);
+    map.expire(&[first], NOW).unwrap();
+    map.prune(&[first], later(EXPIRY_WAIT)).unwrap();
+    assert_eq!(map.sweep().unwrap(), Swept { nodes: 0, packs: 1 });
+    assert!(map.pack(lost.pack()).is_err());
+    let mut delta = Delta::new();
+    delta.set(BlockIndex(9), lost);
+    let error = map.commit(EpochCommit { delta, ..EpochCommit::default() }).unwrap_err();
+    assert!(error.to_string().contains("pack 1, which is unknown"), "{error}");
+}
+
+#[test]
+fn a_second_fold_writes_only_what_changed_since_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut map = create(dir.path(), BLOCKS);
+    write(&mut map, 0..51_200);
+    map.fold().unwrap();
+    let bytes = |map: &BlockMap| map.info(map.head()).unwrap().map_bytes;
+    assert!(bytes(&map) > 51_200 * 16, "{}", bytes(&map));
+    write(&mut map, 700..701);
+    map.fold().unwrap();
+    // One leaf, and the inner nodes above it.
+    assert!(bytes(&map) < 20_000, "{}", bytes(&map));
+    // The same when what changed has to be found out, after opening and after a restore.
+    let head = write(&mut map, 7000..7001);
+    let path = map.path().to_owned();
+    drop(map);
+    let mut map = BlockMap::open(&path).unwrap();
+    map.fold().unwrap();
+    assert!(bytes(&map) < 20_000, "{}", bytes(&map));
+    write(&mut map, 0..20_000);
+    map.restore(head, None, Mark::default()).unwrap();
+    write(&mut map, 3..4);
+    map.fold().unwrap();
+    assert!(bytes(&map) < 20_000, "{}", bytes(&map));
+    assert_eq!(map.verify().unwrap(), []);
+}
+
+/// Scattered deltas save nothing together, and writing them again costs as much as the first
+/// time; deltas of the same blocks become one.
+#[test]
+fn pruning_merges_only_what_that_makes_smaller() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes_after = |name: &str, blocks: &dyn Fn(u32) -> Vec<u32>| {
+        let path = dir.path().join(name);
+        let mut map = BlockMap::create(&path, BLOCKS, NOW).unwrap();
+        let epochs: Vec<Epoch> =
+            (0..8).map(|round| write(&mut map, blocks(round).into_iter())).collect();
+        map.expire(&epochs[..7], NOW).unwrap();
+        map.truncate_wal().unwrap();
+        map.prune(&epochs[..7], later(EXPIRY_WAIT)).unwrap();
+        let written = fs::metadata(wal(&path)).unwrap().len();
+        assert_eq!(map.verify().unwrap(), []);
+        let held: u64 = map.moments().iter().map(|moment| moment.map_bytes).sum();
+        (held, written)
+    };
+    let scattered = bytes_after("scattered.db", &|round| (round..BLOCKS).step_by(2000).collect());
+    assert!(scattered.0 > 8 * 800 * 20, "{scattered:?}");
+    assert!(scattered.1 < 60_000, "{scattered:?}");
+    let same = bytes_after("same.db", &|_| (0..BLOCKS).step_by(2000).collect());
+    assert!(same.0 < 2 * 850 * 20, "{same:?}");
+}

@@ -85,6 +85,7 @@ impl World {
 
     fn new_pack(&mut self) -> Pack {
         let id = self.map().allocate_pack().unwrap();
+        assert!(!self.model.packs.contains_key(&id.0), "pack number {} was used before", id.0);
         let key = format!("packs/{:016x}/{}.pack", self.rng.below(3), self.rng.next());
         Pack { id, owner: self.owner.clone(), key, bytes: PACK_BYTES }
     }
