@@ -59,6 +59,8 @@ struct State {
     fail_sync: bool,
     kill_in: Option<u32>,
     syncs: u64,
+    /// Power cuts so far: a handle from before one is dead.
+    cuts: u64,
 }
 
 /// The disk of one host. Clones are the same disk.
@@ -113,6 +115,7 @@ impl SimDisk {
         state.rng = rng.next();
         state.fail_sync = false;
         state.kill_in = None;
+        state.cuts += 1;
     }
 
     /// Kills the user after so many writes, syncs and changes of names, halfway through one.
@@ -172,7 +175,8 @@ impl SimDisk {
     }
 
     fn file(&self, id: u64) -> Box<dyn File> {
-        Box::new(Handle { disk: self.clone(), id })
+        let cuts = self.state().cuts;
+        Box::new(Handle { disk: self.clone(), id, cuts })
     }
 }
 
@@ -245,12 +249,18 @@ impl Dir for SimDisk {
 struct Handle {
     disk: SimDisk,
     id: u64,
+    cuts: u64,
 }
 
 impl Handle {
-    fn with<T>(&self, use_it: impl FnOnce(&mut SimFile) -> T) -> T {
+    fn with<T>(&self, use_it: impl FnOnce(&mut SimFile) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.disk.state();
+        self.alive(&state)?;
         use_it(state.files.get_mut(&self.id).expect("files are never removed"))
+    }
+
+    fn alive(&self, state: &State) -> io::Result<()> {
+        if state.cuts == self.cuts { Ok(()) } else { Err(io::Error::other("the power was cut")) }
     }
 }
 
@@ -299,6 +309,7 @@ impl File for Handle {
             let file = state.files.get_mut(&self.id).expect("files are never removed");
             put(file, data, offset, || rng.below(2) == 0);
         });
+        self.alive(&state)?;
         let file = state.files.get_mut(&self.id).expect("files are never removed");
         put(file, data, offset, || true);
         Ok(())
@@ -306,6 +317,7 @@ impl File for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.step(|_, _| {});
+        self.alive(&state)?;
         let fail = std::mem::take(&mut state.fail_sync);
         state.syncs += 1;
         let mut rng = Rng(state.rng);
@@ -322,11 +334,15 @@ impl File for Handle {
         }
         file.durable_len = file.len;
         state.rng = rng.next();
+        drop(state);
+        // A sync takes time, and others go on meanwhile.
+        (0..10).for_each(|_| std::thread::yield_now());
         if fail { Err(io::Error::other("the disk lost a write")) } else { Ok(()) }
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.step(|_, _| {});
+        self.alive(&state)?;
         let used: u64 = state.files.values().map(|file| file.len).sum();
         let space = state.space;
         let file = state.files.get_mut(&self.id).expect("files are never removed");
@@ -338,12 +354,14 @@ impl File for Handle {
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.with(|file| file.len))
+        self.with(|file| Ok(file.len))
     }
 
     fn forget_cached(&self) -> io::Result<()> {
         self.sync()?;
-        self.with(|file| file.pages.values_mut().for_each(|content| content.phantom = None));
-        Ok(())
+        self.with(|file| {
+            file.pages.values_mut().for_each(|content| content.phantom = None);
+            Ok(())
+        })
     }
 }
