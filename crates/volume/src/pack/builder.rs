@@ -1,8 +1,8 @@
 //! Writing a pack.
 
+use sprite_blockmap::{Codec, Entry, PackId};
 use sprite_types::BlockIndex;
 
-use super::entry::{Codec, MapEntry};
 use super::format::{
     HashKey, INDEX_ENTRY_LEN, IndexEntry, MAX_BLOCKS, MAX_PACK_LEN, Seal, TRAILER_LEN, Trailer,
 };
@@ -42,12 +42,24 @@ pub struct Built {
 
 impl Built {
     /// Returns the map entries of this pack once the map has given it the number `pack`.
-    pub fn entries(&self, pack: u32) -> impl Iterator<Item = (BlockIndex, MapEntry)> + '_ {
-        self.index.iter().map(move |line| {
-            let &IndexEntry { block, offset, stored_len, codec, crc32c, .. } = line;
-            (block, MapEntry { pack, offset, stored_len, codec, crc32c })
-        })
+    ///
+    /// # Panics
+    /// If `pack` is 0, which no map gives out.
+    pub fn entries(&self, pack: PackId) -> impl Iterator<Item = (BlockIndex, Entry)> + '_ {
+        entries_of(&self.index, pack)
     }
+}
+
+/// Returns the map entries of a pack that a [`Builder`] made.
+fn entries_of(
+    index: &[IndexEntry],
+    pack: PackId,
+) -> impl Iterator<Item = (BlockIndex, Entry)> + '_ {
+    index.iter().map(move |line| {
+        let &IndexEntry { block, offset, stored_len, codec, crc32c, .. } = line;
+        let entry = Entry::new(pack, offset, stored_len, codec, crc32c);
+        (block, entry.expect("a builder stores 1 to 65,536 bytes"))
+    })
 }
 
 impl Builder {

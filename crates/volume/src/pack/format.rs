@@ -1,6 +1,6 @@
 //! The bytes of a pack's index and trailer.
 
-use super::entry::Codec;
+use sprite_blockmap::Codec;
 use sprite_types::BlockIndex;
 
 /// Bytes of the longest pack, index and trailer included.
@@ -90,7 +90,7 @@ impl IndexEntry {
         to.extend_from_slice(&self.block.0.to_le_bytes());
         to.extend_from_slice(&self.offset.to_le_bytes());
         to.extend_from_slice(&self.stored_len.to_le_bytes());
-        to.extend_from_slice(&[self.codec.to_byte(), 0, 0, 0]);
+        to.extend_from_slice(&(self.codec as u32).to_le_bytes());
         to.extend_from_slice(&self.crc32c.to_le_bytes());
         to.extend_from_slice(&self.hash);
     }
@@ -100,7 +100,11 @@ impl IndexEntry {
         let (words, hash) = bytes.split_first_chunk::<20>().expect("an entry has 52 bytes");
         let words: [u32; 5] = std::array::from_fn(|i| u32::from_le_bytes(words.as_chunks().0[i]));
         let [block, offset, stored_len, codec, crc32c] = words;
-        let codec = Codec::from_byte(u8::try_from(codec).ok()?)?;
+        let codec = match codec {
+            0 => Codec::Raw,
+            1 => Codec::Zstd,
+            _ => return None,
+        };
         let hash = hash.try_into().expect("the rest of an entry is its hash");
         Some(Self { block: BlockIndex(block), offset, stored_len, codec, crc32c, hash })
     }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A block is compressed with zstd at level 1 unless that does not shrink it. A reader who has a
-//! [`MapEntry`] needs one range request and no footer ([`open_block`]); who has the whole object
+//! map [`Entry`](sprite_blockmap::Entry) needs one range request and no footer ([`open_block`]); who has the whole object
 //! gets an index whose hashes are keyed ([`Pack`]). `docs/formats.md`, *Packs*, has the bytes.
 //!
 //! # Invariants
@@ -25,6 +25,6 @@ mod reader;
 mod tests;
 
 pub use builder::{Added, Builder, Built};
-pub use entry::{Codec, ENTRY_LEN, EntryError, MapEntry};
+pub use entry::{EntryError, check_entry};
 pub use format::{HashKey, IndexEntry, MAX_BLOCKS, MAX_PACK_LEN, Seal};
 pub use reader::{Pack, PackError, open_block};

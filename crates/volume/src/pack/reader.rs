@@ -1,8 +1,9 @@
 //! Reading packs, whole or one block at a time. Every byte is somebody else's until checked.
 
+use sprite_blockmap::{Codec, Entry};
 use sprite_types::{BlockIndex, ErrorKind};
 
-use super::entry::{Codec, EntryError, MapEntry};
+use super::entry::{EntryError, check_entry};
 use super::format::{
     HashKey, INDEX_ENTRY_LEN, IndexEntry, MAGIC, MAX_BLOCKS, MAX_PACK_LEN, Seal, TRAILER_LEN,
     Trailer, VERSION,
@@ -66,19 +67,18 @@ impl PackError {
 
 /// Checks the stored bytes that a map entry points at and decodes them into `content`.
 ///
-/// `stored` is exactly the range `entry.offset .. entry.offset + entry.stored_len` of the pack.
+/// `stored` is exactly the range of the pack that the entry names.
 ///
 /// # Errors
 /// Bytes that are not what was stored; `content` is then zeroes, never a part of a block.
 pub fn open_block(
-    entry: &MapEntry,
+    entry: &Entry,
     stored: &[u8],
     content: &mut [u8; BLOCK_LEN],
 ) -> Result<(), PackError> {
-    let result = entry
-        .check()
+    let result = check_entry(entry)
         .map_err(PackError::from)
-        .and_then(|()| decode(entry.codec, entry.stored_len, entry.crc32c, stored, content));
+        .and_then(|()| decode(entry.codec(), entry.len(), entry.crc32c(), stored, content));
     if result.is_err() {
         content.fill(0);
     }

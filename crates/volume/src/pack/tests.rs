@@ -1,5 +1,6 @@
 //! Laws of the pack format: what went in comes out, and nothing else ever does.
 
+use sprite_blockmap::{Codec, Entry, PackId};
 use sprite_types::{BlockIndex, ErrorKind};
 
 use super::*;
@@ -57,9 +58,9 @@ fn blocks_come_out_as_they_went_in() {
             assert_eq!(out, *content, "seed {seed}");
         }
         assert_eq!(pack.index().len(), blocks.len());
-        for ((block, entry), (expected, content)) in built.entries(1).zip(&blocks) {
-            let entry = MapEntry::from_bytes(&entry.to_bytes()).unwrap();
-            let range = entry.offset as usize..(entry.offset + entry.stored_len) as usize;
+        for ((block, entry), (expected, content)) in built.entries(PackId(1)).zip(&blocks) {
+            let entry = Entry::from_bytes(&entry.to_bytes()).unwrap();
+            let range = entry.offset() as usize..(entry.offset() + entry.len()) as usize;
             assert_eq!(block, *expected);
             open_block(&entry, &built.bytes[range], &mut out).unwrap();
             assert_eq!(out, *content, "seed {seed}");
@@ -127,8 +128,8 @@ fn changed_bytes_are_noticed_and_never_panic() {
                 }
             }
         }
-        for ((_, entry), (_, content)) in built.entries(1).zip(&blocks) {
-            let range = entry.offset as usize..(entry.offset + entry.stored_len) as usize;
+        for ((_, entry), (_, content)) in built.entries(PackId(1)).zip(&blocks) {
+            let range = entry.offset() as usize..(entry.offset() + entry.len()) as usize;
             let Some(stored) = bytes.get(range) else { continue };
             if open_block(&entry, stored, &mut out).is_ok() {
                 assert_eq!(&out, content, "seed {seed}");
@@ -162,16 +163,17 @@ fn nonsense_with_good_checksums_never_panics() {
                 let _ = pack.read(at, &mut out);
             }
         }
-        let mut entry = [0; ENTRY_LEN];
+        let mut entry = [0; Entry::LEN];
         rng.fill(&mut entry);
         entry[..4].copy_from_slice(&1u32.to_le_bytes());
         entry[7] = 0;
         entry[11] = 1;
-        if let Ok(entry) = MapEntry::from_bytes(&entry) {
-            let mut stored = vec![0; entry.stored_len as usize];
+        if let Ok(entry) = Entry::from_bytes(&entry) {
+            let mut stored = vec![0; entry.len() as usize];
             rng.fill(&mut stored);
-            let entry = MapEntry { crc32c: crc32c::crc32c(&stored), ..entry };
-            let _ = open_block(&entry, &stored, &mut out);
+            let mut bytes = entry.to_bytes();
+            bytes[12..].copy_from_slice(&crc32c::crc32c(&stored).to_le_bytes());
+            let _ = open_block(&Entry::from_bytes(&bytes).unwrap(), &stored, &mut out);
         }
     }
 }
@@ -180,13 +182,8 @@ fn nonsense_with_good_checksums_never_panics() {
 #[test]
 fn a_frame_longer_than_a_block_is_refused() {
     let stored = zstd::bulk::compress(&vec![7; 100 << 20], 1).unwrap();
-    let entry = MapEntry {
-        pack: 1,
-        offset: 0,
-        stored_len: u32::try_from(stored.len()).unwrap(),
-        codec: Codec::Zstd,
-        crc32c: crc32c::crc32c(&stored),
-    };
+    let len = u32::try_from(stored.len()).unwrap();
+    let entry = Entry::new(PackId(1), 0, len, Codec::Zstd, crc32c::crc32c(&stored)).unwrap();
     let error = open_block(&entry, &stored, &mut zeroes()).unwrap_err();
     assert_eq!(error, PackError::Block { what: "encoding" });
 }
