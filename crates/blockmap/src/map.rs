@@ -185,6 +185,13 @@ impl BlockMap {
         &self.path
     }
 
+    /// Lends the connection to whoever follows the WAL and has to be the one that empties it.
+    /// Not for anything else: the map would not notice.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Moves every transaction from the WAL into the database and empties the WAL.
     pub fn truncate_wal(&mut self) -> Result<(), BlockMapError> {
         let failed = sql("empty the WAL of the block map");
