@@ -2,11 +2,13 @@
 //!
 //! So far the parts that wait for nobody: [`cache`], which must never lose a write that was
 //! acknowledged; [`pack`], the objects that hold blocks; and [`bucket`], names and documents.
+//! Above them [`remote`], the volume as it is in the bucket; cache and bucket do not meet yet.
 
 mod block;
 pub mod bucket;
 pub mod cache;
 pub mod pack;
+pub mod remote;
 #[cfg(test)]
 mod testing;
 

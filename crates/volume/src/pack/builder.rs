@@ -51,7 +51,7 @@ impl Built {
 }
 
 /// Returns the map entries of a pack that a [`Builder`] made.
-fn entries_of(
+pub(crate) fn entries_of(
     index: &[IndexEntry],
     pack: PackId,
 ) -> impl Iterator<Item = (BlockIndex, Entry)> + '_ {

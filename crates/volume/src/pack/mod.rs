@@ -24,6 +24,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use builder::entries_of;
 pub use builder::{Added, Builder, Built};
 pub use entry::{EntryError, check_entry};
 pub use format::{HashKey, IndexEntry, MAX_BLOCKS, MAX_PACK_LEN, Seal};

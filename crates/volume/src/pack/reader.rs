@@ -11,7 +11,7 @@ use super::format::{
 use crate::block::BLOCK_LEN;
 
 /// Why bytes are no pack, or not the block that was looked for.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
     /// Too short, too long, or without the magic at its end.
     #[error("{len} bytes are not a pack")]
