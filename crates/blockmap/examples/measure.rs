@@ -1,5 +1,6 @@
 //! Prints what a block map costs: `cargo run --release -p sprite-blockmap --example measure`.
 //!
+//! An argument is for how many seconds to write in the last part; the default is 4 hours.
 //! Bytes are those of LTX files: the pages that a transaction changed, each as an LZ4 block,
 //! and what surrounds them. Times are medians and 99th percentiles on a warm cache.
 #![expect(clippy::unwrap_used, reason = "a failed step ends the measurement")]
@@ -9,6 +10,7 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sprite_blockmap::{
@@ -179,6 +181,13 @@ fn resident_mb() -> f64 {
     pages * 4096.0 / 1e6
 }
 
+/// Returns how much a fresh process grows that opens the map. This one has memory to reuse.
+fn opened_resident_mb(path: &Path) -> f64 {
+    let me = std::env::current_exe().unwrap();
+    let output = Command::new(me).arg("open").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
 fn operations(dir: &Path, name: &str, mapped: u32) {
     let mut rng = Rng(1);
     let path = dir.join(format!("{name}.db"));
@@ -187,17 +196,16 @@ fn operations(dir: &Path, name: &str, mapped: u32) {
     let pages = fs::read(&path).unwrap();
     let pages = pages.chunks(4096).map(|page| lz4_flex::block::compress(page).len() + 17);
     let snapshot: usize = pages.sum();
-    let before = resident_mb();
+    let resident = opened_resident_mb(&path);
     let started = Instant::now();
     let mut map = BlockMap::open(&path).unwrap();
     println!(
         "{name}: {mapped} blocks mapped, file {:.1} MB (as LTX {:.1}), opened in {:.1} ms, table {:.1} MB, \
-         resident {:+.1} MB",
+         a process that opens it grows by {resident:.1} MB",
         size as f64 / 1e6,
         snapshot as f64 / 1e6,
         started.elapsed().as_secs_f64() * 1e3,
         map.head_memory() as f64 / 1e6,
-        resident_mb() - before,
     );
     let mut meter = Meter::default();
     let mut second = 1000;
@@ -366,10 +374,20 @@ fn hours(dir: &Path, what: &str, seconds: u64, mut blocks: impl FnMut(&mut Rng, 
 }
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [command, path] = &arguments[..]
+        && command == "open"
+    {
+        let before = resident_mb();
+        let map = BlockMap::open(Path::new(path)).unwrap();
+        println!("{}", resident_mb() - before);
+        drop(map);
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     operations(dir.path(), "full", FULL);
     operations(dir.path(), "two percent", FULL / 50);
-    let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(4 * 3600);
+    let seconds = arguments.first().and_then(|text| text.parse().ok()).unwrap_or(4 * 3600);
     hours(dir.path(), "scattered over a full disk", seconds, |rng, _| {
         random_blocks(rng, FULL, 256)
     });

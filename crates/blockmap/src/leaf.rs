@@ -158,8 +158,11 @@ impl Leaf {
 
     /// Takes over what `newer` has at the indexes of `touched`: an entry or none.
     pub(crate) fn overlay(&mut self, touched: &Mask, newer: &Leaf) {
-        // One by one each costs a move of the entries behind it.
-        if touched.count() <= 8 {
+        // In place if every entry has one to replace, as on a full disk. Else each costs a move
+        // of the entries behind it.
+        let replaces =
+            touched.minus(&newer.present).is_empty() && touched.minus(&self.present).is_empty();
+        if replaces || touched.count() <= 8 {
             for index in touched.iter() {
                 match newer.get(index) {
                     Some(entry) => self.set(index, entry),
@@ -233,14 +236,16 @@ mod tests {
             let mut numbers = numbers(seed).map(|n| n % LEAF_BLOCKS);
             let (mut leaf, mut newer, mut touched) =
                 (Leaf::default(), Leaf::default(), Mask::default());
-            for index in numbers.by_ref().take(300) {
-                leaf.set(index, entry(1));
+            if seed % 2 == 0 {
+                numbers.by_ref().take(300).for_each(|index| leaf.set(index, entry(1)));
+            } else {
+                (0..LEAF_BLOCKS).for_each(|index| leaf.set(index, entry(1)));
             }
             for index in numbers.by_ref().take(seed as usize * 10) {
                 touched.insert(index);
                 newer.set(index, entry(2));
             }
-            for index in numbers.take(seed as usize * 5) {
+            for index in numbers.take(seed as usize / 3 % 2 * 100) {
                 touched.insert(index);
                 newer.clear(index);
             }

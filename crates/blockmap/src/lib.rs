@@ -21,6 +21,19 @@
 //!   also covers its number.
 //! - A pack number, once committed, is never given out again.
 //!
+//! # Costs
+//! Of a fully mapped disk of 100 GiB, on one core of a small virtual machine; `examples/measure`
+//! prints them anew. Bytes are those of the transaction's LTX file.
+//!
+//! | What | Time | Bytes |
+//! |---|---|---|
+//! | an epoch of 1 / 256 random blocks | 0.02 / 0.1 ms | 3 KB / 6 to 11 KB |
+//! | a checkpoint | 0.01 ms | 1.5 KB |
+//! | restoring a state that differs in 1 / 55,000 blocks | 1 / 46 ms | 1 KB |
+//! | opening | 26 ms | |
+//! | a fold that rewrites every leaf | 60 ms | 15 MB |
+//! | 30 hours of 256 random blocks a second, with all upkeep | | 16 KB per epoch |
+//!
 //! # Not here
 //! What is in a pack and how it is read (`volume`); what is durable and who may write (`ltx`).
 

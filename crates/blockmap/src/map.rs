@@ -502,6 +502,13 @@ fn check_rows(rows: Vec<Row>) -> Result<BTreeMap<Epoch, Row>, BlockMapError> {
 mod tests {
     use super::*;
 
+    /// A thread of its own may be given the map.
+    #[test]
+    fn a_map_can_move_to_another_thread() {
+        fn check<T: Send>() {}
+        check::<BlockMap>();
+    }
+
     /// A full file system refuses the transaction; the map stays as it was and goes on once
     /// there is room.
     #[test]
