@@ -16,7 +16,8 @@
 //! # What others promise
 //! - A generation is claimed by one caller, once, for one call of `open`. If that fails, another
 //!   is claimed.
-//! - The collector works for the open writer, and only once that writer has written a manifest:
+//! - The collector works for the open writer, looks after marking whether a higher generation was
+//!   claimed, and works only once that writer has written a manifest:
 //!   before, a former writer's manifest may still come and name what looks unused. It keeps the
 //!   two newest manifests of the newest generation, what they name, and the fences; of other
 //!   files it deletes only those that end *before* the newest manifest's transaction (one that
@@ -67,6 +68,8 @@ pub enum BrokenRule {
     NoFence,
     /// Manifests are not listed again after the fence.
     NoListAfterFence,
+    /// Files are taken from the manifest that was read before the fence, though there is a newer.
+    KeepOldManifest,
     /// The manifest in the hint is believed.
     BelieveHint,
     /// The newest manifest is taken for the end of the database.

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use sprite_store::StoreError;
 use sprite_types::{Generation, Timestamp, Txid};
 use tracing::{debug, info};
 
 use super::error::{Created, created};
 use super::restore::Restored;
-use super::{OpenError, Publisher, Replica, Writer, left_out};
+use super::{Manifest, ManifestName, OpenError, Publisher, Replica, Writer, left_out};
 use crate::database::{Capture, Tip};
 use crate::format::Encoded;
 
@@ -47,7 +48,7 @@ pub struct NewDatabase {
 /// How an attempt to fence ended.
 enum Fenced {
     Done(Box<Restored>),
-    /// Its place had been written and collected before.
+    /// Its place had been written and collected before, or is being so.
     Void,
 }
 
@@ -117,24 +118,52 @@ impl Replica {
             restored.base.apply(&taken)?;
             restored.loose.push(taken);
         };
-        Ok(match self.is_void(txid, ours).await? {
-            true => Fenced::Void,
-            false => Fenced::Done(Box::new(restored)),
-        })
+        self.settle(restored, txid, ours).await
     }
 
-    /// Says whether transaction `txid`, just written, was written before and collected since. It
-    /// would be under a key that nobody reads any more, and no fence.
-    async fn is_void(&self, txid: Txid, ours: Generation) -> Result<bool, OpenError> {
-        if left_out!(self, NoListAfterFence) {
-            return Ok(false);
+    /// Looks at the manifests once more, after the fence `txid` was written.
+    ///
+    /// If one covers it, its place was written before and collected since: it is under a key that
+    /// nobody reads any more, and no fence. If there is a newer one than we read, it takes its
+    /// place: files that only the older one names may be collected, and our own next manifest
+    /// must not name them.
+    async fn settle(
+        &self,
+        mut restored: Restored,
+        txid: Txid,
+        ours: Generation,
+    ) -> Result<Fenced, OpenError> {
+        let names = self.list_unfenced(ours).await?;
+        let is_void = names.iter().any(|name| name.txid >= txid);
+        if is_void && !left_out!(self, NoListAfterFence) {
+            return Ok(Fenced::Void);
         }
+        let used = restored.manifest.as_ref().map(Manifest::name);
+        if let Some(newest) = names.last().copied().filter(|newest| Some(*newest) > used)
+            && !left_out!(self, KeepOldManifest)
+        {
+            let manifest = match self.store.get(&self.layout.manifest(newest)).await {
+                Ok(bytes) => Manifest::parse(&bytes).filter(|manifest| manifest.name() == newest),
+                Err(StoreError::NotFound { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let Some(manifest) = manifest.filter(|m| used.is_none_or(|used| m.txid >= used.txid))
+            else {
+                return Ok(Fenced::Void);
+            };
+            restored.loose.retain(|file| file.header().max > manifest.txid);
+            restored.manifest = Some(manifest);
+        }
+        Ok(Fenced::Done(Box::new(restored)))
+    }
+
+    /// Lists the manifests, which must all be of lower generations or ours.
+    async fn list_unfenced(&self, ours: Generation) -> Result<Vec<ManifestName>, OpenError> {
         let names = self.list_manifests().await?;
-        let held = names.iter().map(|name| name.generation).max().unwrap_or_default();
-        if held > ours {
-            return Err(OpenError::Fenced { held, ours });
+        match names.last().map(|name| name.generation) {
+            Some(held) if held > ours => Err(OpenError::Fenced { held, ours }),
+            _ => Ok(names),
         }
-        Ok(names.iter().any(|name| name.txid >= txid))
     }
 
     fn writer(&self, restored: Restored, options: OpenOptions) -> Result<Box<Writer>, OpenError> {
@@ -175,7 +204,8 @@ impl NewDatabase {
                 _ => Err(OpenError::Raced),
             };
         }
-        if replica.is_void(Txid(1), ours).await? {
+        // Written and collected before we came: then ours is under a key that nobody reads.
+        if !replica.list_unfenced(ours).await?.is_empty() {
             return Err(OpenError::Raced);
         }
         let OpenOptions { path, generation, boot, .. } = options;

@@ -7,8 +7,8 @@ use rusqlite::Connection;
 use sprite_ltx::database::Capture;
 use sprite_ltx::format::LtxFile;
 use sprite_ltx::replica::{
-    CommitError, Maintenance, Manifest, ManifestName, OpenError, OpenOptions, Opened, Replica,
-    Writer,
+    BrokenRule, CommitError, Maintenance, Manifest, ManifestName, OpenError, OpenOptions, Opened,
+    Replica, Writer,
 };
 use sprite_store::{
     Ambient, FaultRates, Faults, Key, Memory, Operation, Prefix, Store, StoreSettings, When, seeded,
@@ -279,6 +279,44 @@ async fn a_fence_in_the_place_of_a_collected_transaction_is_void() {
     assert!(matches!(old.insert(9).await, Err(CommitError::Fenced { txid: Txid(7), .. })));
     new.insert(10).await.unwrap();
     assert_fetches(&replica, &new).await;
+}
+
+/// An opener sleeps right before its fence while newer manifests replace the one it read, and the
+/// files that only that one names are collected. Its own manifests must not name them again.
+#[tokio::test(start_paused = true)]
+async fn what_an_opener_read_may_be_collected_before_it_fences() {
+    for is_kept in [true, false] {
+        let world = World::new(21);
+        let settings =
+            StoreSettings { attempt_timeout_ms: u64::MAX / 4, ..StoreSettings::default() };
+        let sleeper = World::of(world.memory.clone(), 22, settings);
+        let (replica, mut sleepy) = (world.replica(), sleeper.replica());
+        if !is_kept {
+            sleepy = sleepy.without(BrokenRule::KeepOldManifest);
+        }
+        let (mut old, mut new) = (Host::new(), Host::new());
+        old.open(&replica, 1).await.unwrap();
+        old.insert(1).await.unwrap();
+        old.writer().snapshot(None).await.unwrap();
+        let only_in_first = world.keys("db/0009/").pop().unwrap();
+        let mut fence = sleeper.faults.pause(Operation::Create, None, When::Before);
+        let open = tokio::spawn(async move { new.open(&sleepy, 2).await.map(|()| new) });
+        fence.reached().await;
+        for key in 2..4 {
+            old.insert(key).await.unwrap();
+            old.writer().snapshot(None).await.unwrap();
+        }
+        let collected = format!("db/0009/{only_in_first}").parse().unwrap();
+        world.store.delete(&collected).await.unwrap();
+        fence.release();
+        let mut new = open.await.unwrap().unwrap();
+        new.insert(9).await.unwrap();
+        new.writer().compact(None).await.unwrap();
+        let copy = Host::new();
+        let fetched = replica.fetch(&copy.path(), false).await;
+        assert_eq!(fetched.is_ok(), is_kept, "{fetched:?}");
+        assert!(!is_kept || std::fs::read(copy.path()).unwrap() == contents(&new.path()));
+    }
 }
 
 /// A commit whose outcome is unknown is repeated with the same bytes, also if more was written
@@ -567,6 +605,29 @@ async fn of_two_that_begin_a_database_one_wins() {
     assert!(contents(&first.path()) == contents(&second.path()));
 }
 
+/// Larger than one range, and as a single transaction larger than what one request may return.
+#[tokio::test(start_paused = true)]
+async fn large_files_are_read_in_ranges() {
+    let settings = StoreSettings { get_bytes_max: 2 << 20, ..StoreSettings::default() };
+    let world = World::with(19, settings);
+    let replica = world.replica();
+    let mut host = Host::new();
+    host.open(&replica, 1).await.unwrap();
+    let noise: Vec<u8> = {
+        let mut rng = Rng::new(19);
+        (0..700_000).flat_map(|_| rng.next().to_le_bytes()).collect()
+    };
+    host.connection.as_ref().unwrap().execute("INSERT INTO t VALUES (1, ?1)", [noise]).unwrap();
+    host.commit().await.unwrap();
+    assert_fetches(&replica, &host).await;
+    host.writer().compact(None).await.unwrap();
+    let ranges = world.faults.count(Operation::GetRange);
+    assert_fetches(&replica, &host).await;
+    assert!(world.faults.count(Operation::GetRange) >= ranges + 3);
+    world.faults.set_rates(FaultRates::survivable(30));
+    assert_fetches(&replica, &host).await;
+}
+
 /// How long opening takes is how many requests wait for each other. Paused time is exact: each
 /// request takes 20 ms and nothing else takes any.
 #[tokio::test(start_paused = true)]
@@ -647,7 +708,7 @@ async fn faults_of_the_store_change_nothing() {
     }
 }
 
-/// What is in the bucket is what the format says: a reader without this crate can walk it.
+/// Captures may run ahead of uploads; what is published must still come in order.
 #[tokio::test(start_paused = true)]
 async fn halves_of_a_writer_work_apart() {
     let world = World::new(15);
