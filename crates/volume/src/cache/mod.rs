@@ -62,6 +62,7 @@ mod rules;
 #[cfg(test)]
 mod sim;
 mod slots;
+mod stranded;
 mod sys;
 mod table;
 #[cfg(test)]
@@ -75,6 +76,7 @@ pub use error::{CacheError, OpenError};
 pub use evict::Stats;
 pub use host::{HostDir, HostDirError};
 pub use memory::Memory;
-pub use open::{ForeignClaim, HeadInfo, LeftBehind, Recovered, Stranded};
+pub use open::{ForeignClaim, HeadInfo, LeftBehind, Recovered};
 pub use parts::{CleanEntry, Entry, Parts};
 pub use read::{Filled, Read};
+pub use stranded::{Stranded, StrandedWrites};

@@ -15,6 +15,7 @@ use super::memory::Memory;
 use super::parts::Entry;
 use super::plan::{Kept, Plan, has_unsent, plan};
 use super::rules::{Rule, Rules};
+use super::stranded::Stranded;
 use super::table::{SlotId, State, Table, Word};
 use crate::block::BLOCK_LEN;
 
@@ -54,17 +55,6 @@ pub struct Recovered {
     pub clean_bytes: u64,
     /// Writes that were not merged because somebody else claimed the volume since.
     pub stranded: Option<Stranded>,
-}
-
-/// Writes of a cache that was taken over, kept in a directory of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stranded {
-    /// The directory's name in the cache directory.
-    pub name: String,
-    /// The claim they were written under.
-    pub generation: Generation,
-    /// The epoch they lie on.
-    pub base: Epoch,
 }
 
 /// What a cache directory says without being opened.

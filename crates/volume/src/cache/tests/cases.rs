@@ -263,6 +263,9 @@ fn evicted_blocks_are_those_not_read_lately() {
 fn what_somebody_else_took_over_is_set_aside() {
     let (disk, cache) = new();
     cache.write(0, &[1; PART_LEN]).unwrap();
+    cache.seal(SealKind::Named(b"kept")).unwrap();
+    cache.write(PART_LEN as u64, &[2; PART_LEN]).unwrap();
+    cache.zero(2 * BLOCK, BLOCK, &|_| true).unwrap();
     cache.flush().unwrap();
     drop(cache);
     let foreign = ForeignClaim { generation: Generation(2), ours_until: Epoch(0) };
@@ -273,6 +276,14 @@ fn what_somebody_else_took_over_is_set_aside() {
     assert_eq!(stranded.name, "stranded-0000000000000001");
     assert_eq!(part(&cache, 0, 0).0, Read::Miss { missing: Parts(1) });
     assert_eq!(cache.stats().open_epoch, Epoch(6));
+    let writes = stranded.open(&disk).unwrap();
+    let blocks: Vec<_> = writes
+        .epochs()
+        .into_iter()
+        .flat_map(|epoch| writes.blocks(epoch).map(Result::unwrap).collect::<Vec<_>>())
+        .map(|block| (block.block.0, block.dirty, block.content[0], block.content[PART_LEN]))
+        .collect();
+    assert_eq!(blocks, [(0, Parts(1), 1, 0), (0, Parts(3), 1, 2), (2, Parts::ALL, 0, 0)]);
     let names = crate::cache::Dir::list(&disk).unwrap();
     assert_eq!(names, ["live", "stranded-0000000000000001"]);
 }
