@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use super::fetch::{Loose, Probed, parse_named};
-use super::{DamagedError, FileRef, Manifest, ManifestName, OpenError, Replica, left_out};
+use super::{DamagedError, FileRef, Files, Manifest, ManifestName, OpenError, Replica, left_out};
 use crate::database::{Base, LocalRecord, Rebuild, Tip};
 use crate::format::LtxFile;
 
@@ -23,6 +23,9 @@ pub struct Fetched {
     pub tip: Tip,
     /// The newest manifest, if there is one.
     pub manifest: Option<Manifest>,
+    /// What it was made of. A copy can begin with them, for as long as they are kept from the
+    /// collector.
+    pub files: Files,
 }
 
 /// The newest state on this host, and what it was made of.
@@ -59,10 +62,20 @@ impl Replica {
             // which looks like the end.
             let newest = self.list_manifests().await?.into_iter().map(|name| name.txid).max();
             if newest.is_none_or(|txid| txid <= tip.txid) {
-                return Ok(Some(Fetched { tip, manifest: restored.manifest }));
+                let files = Files { tip, files: self.files_of(&restored) };
+                return Ok(Some(Fetched { tip, manifest: restored.manifest, files }));
             }
         }
         Err(OpenError::Unsettled { tries: TRIES })
+    }
+
+    fn files_of(&self, restored: &Restored) -> Vec<FileRef> {
+        let named = restored.manifest.iter().flat_map(|manifest| manifest.files.iter().cloned());
+        let loose = restored.loose.iter().map(|file| {
+            let key = self.layout.loose(file.header().max);
+            FileRef::new(key, file.header(), file.bytes().len(), file.checksum())
+        });
+        named.chain(loose).collect()
     }
 
     /// Makes the newest state, of the local database if it is a part of the bucket's history.
