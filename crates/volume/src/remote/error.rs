@@ -40,6 +40,12 @@ pub enum OpenError {
         /// Which.
         volume: VolumeId,
     },
+    /// It has packs and no map. A person must look.
+    #[error("the block map of volume `{volume}` is gone")]
+    MapLost {
+        /// Which.
+        volume: VolumeId,
+    },
     /// Hosts of this bucket must know something that this release does not.
     #[error("the bucket uses `{feature}`, which this release does not know")]
     Feature {
@@ -92,7 +98,7 @@ impl OpenError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } | Self::Deleted { .. } | Self::Held { .. } => ErrorKind::Conflict,
-            Self::Unfinished { .. } => ErrorKind::Corrupt,
+            Self::Unfinished { .. } | Self::MapLost { .. } => ErrorKind::Corrupt,
             Self::Feature { .. } => ErrorKind::Unsupported,
             Self::Document { source, .. } => source.kind(),
             Self::Key(_) => ErrorKind::Invalid,
@@ -259,9 +265,18 @@ pub enum ForkError {
         /// Whose.
         owner: VolumeId,
     },
+    /// The volume is itself a fork that nobody has opened yet. Fork its parent, or open it first.
+    #[error("the volume is a fork that was never opened")]
+    Unopened,
+    /// The volume changed in a way that no writer changes it. No pins are left; fork again.
+    #[error("the volume is another one than a moment ago")]
+    Moved,
     /// The volume cannot be written, so its state is not known for sure.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The store failed. Fork again, the same.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -279,9 +294,11 @@ impl ForkError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Map(error) => error.kind(),
-            Self::Exists { .. } => ErrorKind::Conflict,
+            Self::Exists { .. } | Self::Unopened => ErrorKind::Conflict,
             Self::Stranger { .. } => ErrorKind::Corrupt,
+            Self::Moved => ErrorKind::Unavailable,
             Self::Write(error) => error.kind(),
+            Self::Open(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Begin(error) => error.kind(),
             Self::Key(_) => ErrorKind::Invalid,

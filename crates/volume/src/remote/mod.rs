@@ -25,10 +25,13 @@ mod fetch;
 mod fork;
 mod open;
 mod reader;
+mod retain;
 mod seal;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod upkeep;
 mod upload;
 mod writer;
 
@@ -38,6 +41,7 @@ pub use fetch::{Fetched, Run};
 pub use fork::Child;
 pub use open::{Opening, Remote};
 pub use reader::Reader;
+pub use retain::PruneError;
 pub use seal::{Blocks, Content, SealedEpoch};
 pub use settings::{RemoteSettings, Statistics};
 pub use writer::Writer;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sprite_blockmap::BlockMap;
 use sprite_lease::{Claim, ClaimError, Claimant, Evidence, Leases, Verdict, verdict};
-use sprite_ltx::replica::{OpenOptions, Opened, Replica};
-use sprite_store::{Ambient, CreateError, KeyError, Prefix, Series, Store};
+use sprite_ltx::replica::{Files, OpenOptions, Opened, Replica};
+use sprite_store::{Ambient, CreateError, KeyError, Series, Store};
 use sprite_types::Generation;
 use tracing::info;
 
@@ -26,9 +26,9 @@ const FEATURES: [&str; 0] = [];
 /// A volume in the bucket. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    pub(crate) store: Store,
+    store: Store,
     pub(crate) folder: VolumeFolder,
-    pub(crate) ambient: Ambient,
+    ambient: Ambient,
     settings: RemoteSettings,
 }
 
@@ -43,6 +43,15 @@ pub struct Opening {
     pub evidence: Evidence,
     /// We promise to stop if we could not confirm our claim for this long.
     pub self_fence: Option<Duration>,
+}
+
+/// A volume that was looked at.
+pub(crate) struct Look {
+    pub(crate) reader: Reader,
+    pub(crate) files: Files,
+    pub(crate) record: VolumeRecord,
+    /// It is a fork, and in the bucket its map is still its parent's.
+    pub(crate) is_parents: bool,
 }
 
 impl Remote {
@@ -96,11 +105,15 @@ impl Remote {
             time: self.ambient.clock.now(),
         };
         let log = match self.replica()?.open(options).await? {
-            Opened::Existing(log) => (self.open_map(&opening.map, &record)?, log),
+            Opened::Existing(log) => (self.open_map(&opening.map, &record)?.0, log),
             Opened::New(_) if !record.parents.is_empty() => {
                 return Err(OpenError::Unfinished { volume: record.volume });
             }
             Opened::New(new) => {
+                // The map comes before the first pack.
+                if !self.store.list(&self.folder.packs()).await?.is_empty() {
+                    return Err(OpenError::MapLost { volume: record.volume });
+                }
                 remove_leftovers(&opening.map).map_err(OpenError::Leftovers)?;
                 let map = BlockMap::create(&opening.map, record.blocks, record.created_at)?;
                 (map, new.create().await?)
@@ -125,11 +138,18 @@ impl Remote {
     /// # Errors
     /// See [`OpenError`].
     pub async fn view(&self, map: &Path) -> Result<Reader, OpenError> {
+        self.look(map).await.map(|look| look.reader)
+    }
+
+    /// As [`Remote::view`]; also returns what the map was made of.
+    pub(crate) async fn look(&self, map: &Path) -> Result<Look, OpenError> {
         let record = self.checked_record().await?;
-        if self.replica()?.fetch(map, false).await?.is_none() {
+        let Some(fetched) = self.replica()?.fetch(map, false).await? else {
             return Err(OpenError::Unfinished { volume: record.volume });
-        }
-        Ok(Reader::new(self.open_map(map, &record)?, self.fetcher(&record)))
+        };
+        let (map, is_parents) = self.open_map(map, &record)?;
+        let reader = Reader::new(map, self.fetcher(&record));
+        Ok(Look { reader, files: fetched.files, record, is_parents })
     }
 
     /// Reads the newest record of the volume, whatever else is true of it.
@@ -197,14 +217,15 @@ impl Remote {
 
     /// Opens the map that was just made. That of a fork nobody has written yet is its parent's:
     /// it has the epoch that the fork begins as, which no map of a fork has.
-    fn open_map(&self, path: &Path, record: &VolumeRecord) -> Result<BlockMap, OpenError> {
+    /// Says whether that was so.
+    fn open_map(&self, path: &Path, record: &VolumeRecord) -> Result<(BlockMap, bool), OpenError> {
         let map = BlockMap::open(path)?;
         match record.parents.first() {
             Some(parent) if map.info(parent.epoch).is_ok() => {
                 drop(map);
-                Ok(BlockMap::open_fork(path, parent.epoch, record.created_at)?)
+                Ok((BlockMap::open_fork(path, parent.epoch, record.created_at)?, true))
             }
-            _ => Ok(map),
+            _ => Ok((map, false)),
         }
     }
 
@@ -219,7 +240,7 @@ impl Remote {
         Fetcher::new(self.store.clone(), folders, self.settings.clone(), counters)
     }
 
-    pub(crate) fn records(&self) -> Series {
+    fn records(&self) -> Series {
         Series::new(self.store.clone(), self.folder.records())
     }
 
@@ -227,12 +248,8 @@ impl Remote {
         Leases::new(self.store.clone(), self.folder.generations())
     }
 
-    pub(crate) fn replica(&self) -> Result<Replica, KeyError> {
-        Replica::new(self.store.clone(), self.map_folder())
-    }
-
-    fn map_folder(&self) -> Prefix {
-        self.folder.map()
+    fn replica(&self) -> Result<Replica, KeyError> {
+        Replica::new(self.store.clone(), self.folder.map())
     }
 }
 

@@ -7,7 +7,6 @@ use sprite_store::{FaultRates, Operation, When};
 use sprite_types::{Epoch, ErrorKind};
 
 use super::world::{Change, Open, State, World, assert_head, folder, time};
-use crate::bucket::FrontEnd;
 use crate::remote::{Child, WriteError};
 use crate::testing::{Rng, seeds};
 
@@ -115,7 +114,14 @@ impl Life {
 
     async fn fork(&self, world: &World, rng: &mut Rng, volume: u32) -> Life {
         let root = self.random_epoch(rng);
-        let record = self.open.writer.fork(root, &child(volume)).await.unwrap();
+        let child = child(volume);
+        let record = if rng.below(2) == 0 {
+            self.open.writer.fork(root, &child).await.unwrap()
+        } else {
+            let scratch = tempfile::tempdir().unwrap();
+            let remote = world.remote(self.volume);
+            remote.fork(&scratch.path().join("map"), root, &child).await.unwrap()
+        };
         assert_eq!(record.parents[0].volume, super::world::volume_id(self.volume));
         let open = world.open(volume).await.unwrap();
         let epochs = BTreeMap::from([(root.next(), self.epochs[&root].clone())]);
@@ -125,13 +131,7 @@ impl Life {
 }
 
 pub(super) fn child(volume: u32) -> Child {
-    Child {
-        folder: folder(volume),
-        sprite: None,
-        name: "child".to_owned(),
-        created_at: time(),
-        front_ends: vec![FrontEnd::Fuse],
-    }
+    Child { folder: folder(volume), sprite: None, name: "child".to_owned(), created_at: time() }
 }
 
 async fn live(seed: u64) {

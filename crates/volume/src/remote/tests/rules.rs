@@ -12,8 +12,8 @@ use super::model::child;
 use super::world::{
     Change, DISK, State, World, assert_epochs, content, folder, opening, record, time,
 };
-use crate::bucket::{self, Format, Tombstone};
-use crate::remote::{OpenError, ReadError, RemoteSettings, WriteError};
+use crate::bucket::{self, Format, FrontEnd, Tombstone};
+use crate::remote::{ForkError, OpenError, ReadError, RemoteSettings, WriteError};
 
 fn packs(world: &World, volume: u32) -> Vec<Key> {
     let keys = world.memory.snapshot().into_keys();
@@ -64,6 +64,25 @@ async fn what_must_not_be_opened_is_refused() {
     let error = world.open(0).await.err().unwrap();
     assert!(matches!(&error, OpenError::Feature { feature } if feature == "moonlight"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// An empty disk must never take the place of one that was lost.
+#[tokio::test(start_paused = true)]
+async fn a_volume_whose_map_is_gone_is_not_begun_anew() {
+    let world = World::new(20);
+    let open = world.create(0).await;
+    for info in world.store.list(&folder(0).map()).await.unwrap() {
+        world.store.delete(&info.key).await.unwrap();
+    }
+    drop(world.open(0).await.unwrap());
+    drop(open);
+    let open = world.open(0).await.unwrap();
+    open.commit(&Change::one(1, 1)).await.unwrap();
+    for info in world.store.list(&folder(0).map()).await.unwrap() {
+        world.store.delete(&info.key).await.unwrap();
+    }
+    let error = world.open(0).await.err().unwrap();
+    assert!(matches!(error, OpenError::MapLost { .. }), "{error}");
 }
 
 /// Two requests for an epoch of one pack: the pack and the transaction.
@@ -363,6 +382,61 @@ async fn a_fork_of_a_fork_goes_its_own_way() {
     }
     let after = Change::one(4, 4).apply(&state);
     world.assert_is(2, &[(Epoch(5), state), (Epoch(6), after)].into()).await;
+}
+
+/// A base image is open nowhere.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_nobody_has_open_can_be_forked() {
+    let world = World::new(18);
+    let image = world.create(0).await;
+    image.commit(&Change::one(1, 1)).await.unwrap();
+    image.commit(&Change::one(2, 2)).await.unwrap();
+    image.writer.clone().release().await.unwrap();
+    drop(image);
+    let host = tempfile::tempdir().unwrap();
+    let scratch = host.path().join("scratch");
+    let record = world.remote(0).fork(&scratch, Epoch(2), &child(1)).await.unwrap();
+    assert_eq!(record.front_ends, [FrontEnd::Fuse]);
+    assert!(world.store.exists(&folder(0).pin(folder(1).volume())).await.unwrap());
+    // Its map in the bucket is the image's, whose epoch 3 is something else.
+    let error = world.remote(1).fork(&scratch, Epoch(3), &child(2)).await.unwrap_err();
+    assert!(matches!(error, ForkError::Unopened), "{error}");
+    let view = world.remote(1).view(&scratch).await.unwrap();
+    assert_epochs(&view, &[(Epoch(3), [(1, 1)].into())].into()).await;
+    drop(view);
+    let fork = world.open(1).await.unwrap();
+    fork.commit(&Change::one(2, 9)).await.unwrap();
+    let first: State = [(1, 1)].into();
+    let second = Change::one(2, 9).apply(&first);
+    world.assert_is(1, &[(Epoch(3), first), (Epoch(4), second)].into()).await;
+    let error = world.remote(0).fork(&scratch, Epoch(9), &child(2)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(!world.store.exists(&folder(0).pin(folder(2).volume())).await.unwrap());
+}
+
+/// What a fork began as stays, for it says which packs the fork needs.
+#[tokio::test(start_paused = true)]
+async fn pruning_leaves_what_forks_began_as() {
+    let world = World::new(19);
+    let open = world.create(0).await;
+    for tag in 1..4 {
+        open.commit(&Change::one(1, tag)).await.unwrap();
+    }
+    open.writer.fork(Epoch(2), &child(1)).await.unwrap();
+    let old = vec![Epoch(1), Epoch(2), Epoch(3)];
+    open.writer.expire(old.clone()).await.unwrap();
+    let error = open.writer.prune(old.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "too early");
+    world.clock.advance(sprite_blockmap::EXPIRY_WAIT);
+    let pin = folder(0).pin(folder(1).volume());
+    let bytes = world.store.get(&pin).await.unwrap();
+    world.memory.tamper(&pin, |bytes| bytes.truncate(20));
+    assert_eq!(open.writer.prune(old.clone()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    world.memory.tamper(&pin, |damaged| *damaged = bytes.to_vec());
+    assert_eq!(open.writer.prune(old).await.unwrap(), [Epoch(1), Epoch(3)]);
+    let epochs = [(Epoch(2), [(1, 1)].into()), (Epoch(4), [(1, 3)].into())];
+    world.assert_is(0, &epochs.into()).await;
+    world.assert_is(1, &[(Epoch(3), [(1, 1)].into())].into()).await;
 }
 
 /// Pins that came too late must not look as if they held something.
