@@ -108,6 +108,32 @@ fn pages_that_were_added_and_not_logged_are_sent_too() {
     }
 }
 
+/// A connection in exclusive mode keeps its index of the log in memory; the log is the same.
+#[test]
+fn an_exclusive_connection_can_be_followed() {
+    let folder = folder();
+    let path = folder.path().join("db");
+    drop(create(&path, 4096));
+    let connection = connect(&path);
+    connection.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(())).unwrap();
+    let mut rng = Rng::new(8);
+    transaction(&connection, &mut rng);
+    let mut capture = Capture::create(&path).unwrap();
+    let mut files = vec![parse(&next(&mut capture).unwrap().file.bytes)];
+    for round in 0..20 {
+        transaction(&connection, &mut rng);
+        if let Some(captured) = next(&mut capture) {
+            assert!(!captured.is_whole);
+            files.push(parse(&captured.file.bytes));
+        }
+        if round % 5 == 0 {
+            assert!(capture.truncate(&connection, capture.tip().txid).unwrap());
+        }
+    }
+    drop(connection);
+    assert_same(&path, &files);
+}
+
 #[test]
 fn nothing_new_gives_no_file() {
     let folder = folder();
