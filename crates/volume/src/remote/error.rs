@@ -191,6 +191,37 @@ pub enum FetchError {
     Pack(#[from] PackError),
 }
 
+/// Why the volume's record was not changed, or it is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// There is none any more.
+    #[error("the volume has no record any more")]
+    Missing,
+    /// It cannot be read.
+    #[error("read `{key}`")]
+    Document {
+        /// Which object.
+        key: Key,
+        /// Why.
+        source: DocumentError,
+    },
+    /// The store failed. Call again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RecordError {
+    /// Returns what the caller should do next.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing => ErrorKind::NotFound,
+            Self::Document { source, .. } => source.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
 /// Why a block could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

@@ -51,7 +51,7 @@ impl Writer {
     /// # Errors
     /// See [`ForkError`].
     pub async fn fork(&self, epoch: Epoch, child: &Child) -> Result<VolumeRecord, ForkError> {
-        let (record, folder) = (self.record(), self.folder());
+        let (record, folder) = (&self.record(), self.folder());
         let fetcher = &self.reader().inner.fetcher;
         let origin = Origin { record, folder, fetcher, epoch, child };
         let root = async || {

@@ -36,7 +36,7 @@ mod upload;
 mod writer;
 
 pub use check::{CheckError, Damage, Report};
-pub use error::{FetchError, ForkError, OpenError, ReadError, WriteError};
+pub use error::{FetchError, ForkError, OpenError, ReadError, RecordError, WriteError};
 pub use fetch::{Fetched, Run};
 pub use fork::Child;
 pub use open::{Opening, Remote};

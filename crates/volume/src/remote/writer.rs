@@ -6,13 +6,13 @@ use sprite_blockmap::{BlockMap, EpochInfo, Mark};
 use sprite_lease::{Claim, Leases};
 use sprite_ltx::database::{Capture, Captured};
 use sprite_ltx::replica::Publisher;
-use sprite_store::{Ambient, Store};
+use sprite_store::{Ambient, CreateError, Series, Store};
 use sprite_types::{BlockIndex, Epoch, Generation, Timestamp};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::settings::{Counters, RemoteSettings};
-use super::{Reader, SealedEpoch, WriteError};
-use crate::bucket::{VolumeFolder, VolumeRecord};
+use super::{Reader, RecordError, SealedEpoch, WriteError};
+use crate::bucket::{self, FrontEnd, VolumeFolder, VolumeRecord};
 
 /// Writes a volume. Cheap to clone; clones are the same writer.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct Writer {
 
 pub(crate) struct Inner {
     folder: VolumeFolder,
-    record: VolumeRecord,
+    record: watch::Sender<VolumeRecord>,
     pub(crate) claim: Claim,
     pub(crate) leases: Leases,
     pub(crate) ambient: Ambient,
@@ -78,6 +78,7 @@ impl Writer {
     ) -> Self {
         let Parts { folder, record, claim, leases, ambient, settings } = parts;
         let (durable, failed) = (watch::Sender::new(reader.head()), watch::Sender::new(None));
+        let record = watch::Sender::new(record);
         let inner = Inner { folder, record, claim, leases, ambient, settings, durable, failed };
         let log = Arc::new(Mutex::new(Log { capture, publisher, pending: None }));
         Self { reader, inner: Arc::new(inner), log }
@@ -85,8 +86,37 @@ impl Writer {
 
     /// Returns what the volume is.
     #[must_use]
-    pub fn record(&self) -> &VolumeRecord {
-        &self.inner.record
+    pub fn record(&self) -> VolumeRecord {
+        self.inner.record.borrow().clone()
+    }
+
+    /// Notes that `front_end` may write from now on, before it does: what a guest's kernel wrote
+    /// is never mounted by a host's, here, elsewhere, or in a fork.
+    ///
+    /// # Errors
+    /// - [`RecordError`]: it must not write. Call again.
+    pub async fn note_front_end(&self, front_end: FrontEnd) -> Result<(), RecordError> {
+        let records = Series::new(self.store().clone(), self.folder().records());
+        loop {
+            let newest = records.newest(0).await?;
+            let (number, bytes) = newest.ok_or(RecordError::Missing)?;
+            let key = || records.key(number);
+            let decoded = bucket::decode(&bytes);
+            let mut record: VolumeRecord =
+                decoded.map_err(|source| RecordError::Document { key: key(), source })?;
+            let is_known = record.front_ends.contains(&front_end);
+            if !is_known {
+                record.front_ends.push(front_end);
+                match records.append(number, bucket::encode(&record)).await {
+                    Ok(_) => {}
+                    // Somebody else wrote another version: look at that.
+                    Err(CreateError::Taken { .. }) => continue,
+                    Err(CreateError::Store(error)) => return Err(error.into()),
+                }
+            }
+            self.inner.record.send_replace(record);
+            return Ok(());
+        }
     }
 
     /// Returns the claim that this writer holds, or held.

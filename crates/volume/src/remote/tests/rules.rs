@@ -414,6 +414,23 @@ async fn a_volume_that_nobody_has_open_can_be_forked() {
     assert!(!world.store.exists(&folder(0).pin(folder(2).volume())).await.unwrap());
 }
 
+/// What a guest's kernel wrote is never mounted by a host's, in forks neither.
+#[tokio::test(start_paused = true)]
+async fn front_ends_are_remembered_for_ever() {
+    let world = World::new(21);
+    let open = world.create(0).await;
+    for _ in 0..2 {
+        open.writer.note_front_end(FrontEnd::Fuse).await.unwrap();
+        open.writer.note_front_end(FrontEnd::VhostUser).await.unwrap();
+    }
+    let both = [FrontEnd::Fuse, FrontEnd::VhostUser];
+    assert_eq!(open.writer.record().front_ends, both);
+    assert_eq!(world.store.list(&folder(0).records()).await.unwrap().len(), 2);
+    let fork = open.writer.fork(Epoch(1), &child(1)).await.unwrap();
+    assert_eq!(fork.front_ends, both);
+    assert_eq!(world.open(0).await.unwrap().writer.record().front_ends, both);
+}
+
 /// What a fork began as stays, for it says which packs the fork needs.
 #[tokio::test(start_paused = true)]
 async fn pruning_leaves_what_forks_began_as() {
