@@ -296,6 +296,13 @@ impl Cache {
         }
         let data = dir.open(LIVE, SLOTS).map_err(io("open the slots"))?;
         let (journal, replayed) = Journal::open(dir.as_ref(), LIVE, settings.journal_bytes, false)?;
+        let outside = |id| {
+            let slot = table.slot(id);
+            slot.word().state() != State::Free && slot.block().0 >= settings.blocks
+        };
+        if table.ids().any(outside) {
+            return Err(OpenError::Mismatch { what: "the table has a block beyond the volume" });
+        }
         // The last record may have been cut short before its sync, and may name a seal or a restore
         // that is reported now.
         journal.sync().map_err(io("sync the journal"))?;
