@@ -50,7 +50,7 @@ pub(crate) fn replay(fs: &FileSystem) -> Result<Replayed, FsError> {
         Replay { superblock, index: 0, copies: HashMap::new(), revokes: HashMap::new() };
     let damaged = replay.run(&mut log)?;
     if damaged > 0 {
-        notes.push(format!("{damaged} blocks in the journal have a wrong checksum"));
+        notes.push(format!("copies in the journal with a wrong checksum: {damaged}"));
     }
     Ok(Replayed { overlay: replay.finish(fs), notes })
 }

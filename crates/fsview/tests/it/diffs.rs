@@ -13,6 +13,7 @@ use sprite_fsview::{
 };
 
 use crate::images::{Bench, FLAVOURS, edit, make, open};
+use crate::journals::cut_while_mounted;
 use crate::rng::{Rng, for_each_seed};
 use crate::tree::{Tree, grow, of_host, of_image, write};
 
@@ -52,6 +53,7 @@ fn found(diff: Diff<'_>) -> BTreeMap<Vec<u8>, &'static str> {
                 changes if changes.content => "content",
                 changes if changes.link_target => "target",
                 changes if changes.mode || changes.owner => "mode or owner",
+                changes if changes.xattrs => "xattrs",
                 other => panic!("{other:?}"),
             },
         };
@@ -253,4 +255,42 @@ fn a_limit_on_content_is_told_and_a_damaged_folder_invents_nothing() {
         panic!("{all:?}")
     };
     assert_eq!((after.metadata.kind, changes.content_unknown), (Kind::File, true));
+}
+
+/// Two cuts of one disk while it was mounted: each has its newest metadata in its journal.
+#[test]
+fn differences_of_two_checkpoints_are_found_by_hint_and_by_times() {
+    if !sprite_testkit::is_root("mounts need root") {
+        return;
+    }
+    let first = "mkdir d e; for i in $(seq 200); do head -c 9000 /dev/urandom > d/$i; done; sync -f .; \
+        for i in $(seq 20); do head -c 70000 /dev/urandom > e/$i; done; chmod 700 e/3";
+    let second = "rm d/*7; echo more >> d/11; mv d/22 e/moved; chown 5:6 e/1; chmod 600 e/2; ln -sf x e/4; \
+        head -c 5000 /dev/urandom | dd of=e/5 bs=1000 seek=20 conv=notrunc status=none; \
+        touch -r e/6 stamp; echo y | dd of=e/6 conv=notrunc status=none; touch -r stamp e/6; \
+        setfattr -n user.note -v new e/7 2>/dev/null || true; mkdir -p f/g; cp e/8 f/g/";
+    let bench = Bench::new();
+    let image = bench.path("image");
+    make(&image, "64M", &bench.folder("empty"), &FLAVOURS[0]);
+    cut_while_mounted(&image, "data=ordered", first, &bench.path("a"), &bench.folder("was"));
+    // Unmounted in order: what the next cut changes is at first in its journal only.
+    fs::copy(&image, bench.path("next")).unwrap();
+    let next = bench.path("next");
+    cut_while_mounted(&next, "data=ordered", second, &bench.path("b"), &bench.folder("is"));
+    let expected = expected(&of_host(&bench.path("was")), &of_host(&bench.path("is")));
+    assert!(expected.len() > 25);
+    for before in ["a", "image"] {
+        let ranges = changed_ranges(&bench.path(before), &bench.path("b"), 4096);
+        let (a, b) = (open(&bench.path(before)), open(&bench.path("b")));
+        for options in [
+            DiffOptions::default(),
+            DiffOptions { is_thorough: true, ..DiffOptions::default() },
+            DiffOptions { changed: Some(ranges), ..DiffOptions::default() },
+        ] {
+            let mut words = found(Diff::new(&a, &b, options));
+            // Shown if the host has a program that sets attributes.
+            words.retain(|path, word| !(path == b"/e/7" && *word == "xattrs"));
+            assert_eq!(words, expected, "from {before}");
+        }
+    }
 }

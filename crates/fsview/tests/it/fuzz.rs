@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sprite_fsview::{Diff, DiffOptions, FileSystem, Kind, Limits, extract_tar};
 
 use crate::images::{Bench, FLAVOURS, make};
+use crate::journals::with_transactions;
 use crate::rng::{Rng, for_each_seed};
 use crate::tree::grow;
 
@@ -96,6 +97,30 @@ fn damaged_disks_never_panic_or_hang() {
         let mut image = images[at].clone();
         damage(rng, &mut image, &interesting[at]);
         use_all(Arc::new(image), &sound[at]);
+    });
+}
+
+/// The journal is read before anything can be looked at.
+#[test]
+fn damaged_journals_never_panic_or_hang() {
+    let image = with_transactions(&Bench::new(), &FLAVOURS[3], true);
+    let sound = FileSystem::open(image.clone()).unwrap();
+    let own: Vec<usize> = (0..image.len())
+        .step_by(1024)
+        .filter(|&at| image[at..].starts_with(&[0xC0, 0x3B, 0x39, 0x98]))
+        .collect();
+    assert!(own.len() > 8);
+    for_each_seed(60, |_, rng| {
+        let mut image = image.clone();
+        for _ in 0..1 + rng.below(4) {
+            let block = own[rng.below(own.len() as u64) as usize];
+            let fields = if rng.one_in(2) { 24 } else { 256 };
+            let at = block + 4 * rng.below(fields) as usize;
+            let value = [0, 1, 5, 0xFFFF, u32::MAX, rng.next() as u32, rng.below(20_000) as u32];
+            let value = value[rng.below(7) as usize];
+            image[at..at + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        use_all(Arc::new(image), &sound);
     });
 }
 
