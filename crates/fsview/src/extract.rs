@@ -163,10 +163,14 @@ where
             return (self.receive)(Item::HardLink(&entry, first)).map_err(failed);
         }
         let inode = self.fs.inode(entry.inode);
-        let xattrs = inode.and_then(|inode| self.fs.xattrs_of(&inode)).unwrap_or_else(|source| {
-            (self.skip)(Skipped::Xattrs(PathError { path: full.clone(), source }));
-            Vec::new()
-        });
+        let xattrs = match inode.and_then(|inode| self.fs.xattrs_of(&inode)) {
+            Ok(xattrs) => xattrs,
+            Err(FsError::Io { source, .. }) => return Err(failed(source)),
+            Err(source) => {
+                (self.skip)(Skipped::Xattrs(PathError { path: full.clone(), source }));
+                Vec::new()
+            }
+        };
         match kind {
             Kind::Directory => (self.receive)(Item::Directory(&entry, &xattrs)).map_err(failed)?,
             Kind::Symlink => (self.receive)(Item::Symlink(&entry, &xattrs)).map_err(failed)?,
