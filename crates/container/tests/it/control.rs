@@ -387,8 +387,12 @@ fn a_test_that_panics_leaves_nothing() {
         let _process = machine.spawn(busy).unwrap();
         let image = machine.work().join("disk.ext4");
         assert!(loop_files().contains(&image), "a loop device shows the disk");
-        *traces.lock().unwrap() =
-            Some((machine.work().to_owned(), image, machine.cgroup.dirs(), machine.launcher().pid()));
+        *traces.lock().unwrap() = Some((
+            machine.work().to_owned(),
+            image,
+            machine.cgroup.dirs(),
+            machine.launcher().pid(),
+        ));
         panic!("on purpose");
     });
     assert!(outcome.is_err());
