@@ -1,12 +1,13 @@
 //! The engine of a volume: a disk whose truth is in the object store.
 //!
-//! So far the parts that wait for nobody: [`cache`], which must never lose a write that was
-//! acknowledged; [`pack`], the objects that hold blocks; and [`bucket`], names and documents.
-//! Above them [`remote`], the volume as it is in the bucket; cache and bucket do not meet yet.
+//! Parts that wait for nobody: [`cache`], which must never lose a write that was acknowledged;
+//! [`pack`], the objects that hold blocks; and [`bucket`], names and documents. Above them
+//! [`remote`], the volume as it is in the bucket. [`engine`] joins cache and bucket into a disk.
 
 mod block;
 pub mod bucket;
 pub mod cache;
+pub mod engine;
 pub mod pack;
 pub mod remote;
 #[cfg(test)]

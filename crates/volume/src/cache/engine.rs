@@ -361,7 +361,7 @@ impl Cache {
     }
 
     /// Splits a range of the volume into ranges of blocks.
-    pub(super) fn split(
+    pub(crate) fn split(
         &self,
         offset: u64,
         len: u64,

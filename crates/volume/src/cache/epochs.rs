@@ -1,6 +1,7 @@
 //! Sealing, sending and letting go of epochs; restores.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -174,30 +175,61 @@ impl Cache {
         &self,
         epoch: Epoch,
     ) -> impl Iterator<Item = Result<SealedBlock, CacheError>> + '_ {
+        let slots = self.sealed_slots(epoch).into_iter();
+        slots.filter_map(move |(block, id)| self.sealed_block(block, id))
+    }
+
+    /// As [`Cache::sealed_blocks`], for a thread of its own.
+    pub fn into_sealed_blocks(
+        self: Arc<Self>,
+        epoch: Epoch,
+    ) -> impl Iterator<Item = Result<SealedBlock, CacheError>> + Send + use<> {
+        let slots = self.sealed_slots(epoch).into_iter();
+        slots.filter_map(move |(block, id)| self.sealed_block(block, id))
+    }
+
+    /// Returns the blocks of a sealed epoch of which not every part is valid, in their order. A
+    /// fill makes them whole, unless a later epoch has written the block too.
+    #[must_use]
+    pub fn sealed_gaps(&self, epoch: Epoch) -> Vec<BlockIndex> {
+        let has_gap = |id: SlotId| {
+            let word = self.slot(id).word();
+            !(word.dirty() & word.valid()).is_empty() && !word.valid().covers(Parts::ALL)
+        };
+        let slots = self.sealed_slots(epoch).into_iter();
+        slots.filter(|(_, id)| has_gap(*id)).map(|(block, _)| block).collect()
+    }
+
+    fn sealed_slots(&self, epoch: Epoch) -> Vec<(BlockIndex, SlotId)> {
         let ids = lock(&self.epochs).ids(epoch);
-        let mut blocks: Vec<(BlockIndex, SlotId)> = ids
+        let mut slots: Vec<(BlockIndex, SlotId)> = ids
             .into_iter()
             .filter(|id| self.is_open_in(*id, epoch))
             .map(|id| (self.slot(id).block(), id))
             .collect();
-        blocks.sort_unstable();
-        blocks.into_iter().filter_map(move |(block, id)| {
-            // A fill may add valid parts meanwhile; what is valid in this word stays as it is.
-            let word = self.slot(id).word();
-            let mut dirty = word.dirty() & word.valid();
-            if !self.rules.keep(Rule::DirtyAndValid) {
-                dirty = word.dirty();
-            }
-            if dirty.is_empty() {
-                return None;
-            }
-            let mut content: Box<[u8; BLOCK_LEN]> =
-                vec![0; BLOCK_LEN].try_into().expect("as long as a block");
-            let valid = word.valid() | dirty;
-            let read =
-                self.check().and_then(|()| self.read_parts(id, word, valid, &mut content[..]));
-            Some(read.map(|()| SealedBlock { block, dirty, valid, content }))
-        })
+        slots.sort_unstable();
+        slots
+    }
+
+    fn sealed_block(
+        &self,
+        block: BlockIndex,
+        id: SlotId,
+    ) -> Option<Result<SealedBlock, CacheError>> {
+        // A fill may add valid parts meanwhile; what is valid in this word stays as it is.
+        let word = self.slot(id).word();
+        let mut dirty = word.dirty() & word.valid();
+        if !self.rules.keep(Rule::DirtyAndValid) {
+            dirty = word.dirty();
+        }
+        if dirty.is_empty() {
+            return None;
+        }
+        let mut content: Box<[u8; BLOCK_LEN]> =
+            vec![0; BLOCK_LEN].try_into().expect("as long as a block");
+        let valid = word.valid() | dirty;
+        let read = self.check().and_then(|()| self.read_parts(id, word, valid, &mut content[..]));
+        Some(read.map(|()| SealedBlock { block, dirty, valid, content }))
     }
 
     fn is_open_in(&self, id: SlotId, epoch: Epoch) -> bool {

@@ -60,7 +60,7 @@ mod plan;
 mod read;
 mod rules;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 mod slots;
 mod stranded;
 mod sys;

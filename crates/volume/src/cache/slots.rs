@@ -42,6 +42,15 @@ pub(super) enum Room {
 }
 
 impl Cache {
+    /// Finds a free slot for a fill that found none: by a flush, by growing, by evicting.
+    ///
+    /// # Errors
+    /// [`CacheError::Full`] and [`CacheError::HostFull`]: wait for an upload; otherwise as
+    /// [`Cache::flush`].
+    pub fn make_slot(&self) -> Result<(), CacheError> {
+        self.make_room(Room::Slot)
+    }
+
     /// Finds room after a request found none: by a flush if enough was released, by growing, by
     /// evicting. Holds no block's lock.
     ///

@@ -37,6 +37,7 @@ mod writer;
 
 pub use check::{CheckError, Damage, Report};
 pub use error::{FetchError, ForkError, OpenError, ReadError, RecordError, WriteError};
+pub(crate) use fetch::empty;
 pub use fetch::{Fetched, Run};
 pub use fork::Child;
 pub use open::{Opening, Remote};
