@@ -197,7 +197,7 @@ impl Life {
     }
 
     async fn step(&mut self) {
-        match self.rng.below(24) {
+        match self.rng.below(25) {
             0..=7 => self.change(false).await,
             8..=10 => self.change(true).await,
             11..=12 => {
@@ -234,6 +234,7 @@ impl Life {
             20 => self.restore().await,
             21 => self.kill().await,
             22 => self.cut_power().await,
+            23 => self.die_restoring().await,
             _ => self.lose_host().await,
         }
     }
@@ -254,6 +255,44 @@ impl Life {
         (self.local, self.remote) = (self.last(), self.last());
     }
 
+    /// A restore is cut off somewhere, perhaps after the point from which it has to be finished.
+    async fn die_restoring(&mut self) {
+        let durable = self.engine.progress().borrow().durable_epoch;
+        let kept: Vec<_> = self.checkpoints.range(..=durable).collect();
+        if kept.is_empty() {
+            return;
+        }
+        let (from, restored) = kept[self.rng.below(kept.len())];
+        let (from, restored) = (*from, restored.clone());
+        self.world.faults.set_rates(FaultRates { delay_ms: 300, ..FaultRates::default() });
+        let patience = std::time::Duration::from_millis(self.rng.below(2_400) as u64);
+        let restore = self.engine.restore(from, named("automatic"), named("restored"));
+        let finished = tokio::time::timeout(patience, restore).await.is_ok();
+        let cut = self.rng.below(2) == 0;
+        let memory = (!cut).then(|| self.engine.memory().clone());
+        if cut {
+            self.disk.cut_power();
+        }
+        self.reopen(memory).await;
+        self.world.faults.set_rates(FaultRates::default());
+        let found = read_all(&self.engine).await;
+        assert!(!finished || found == restored, "a finished restore was undone");
+        if found == restored {
+            self.states.push(restored);
+        } else if cut {
+            self.assert_survived_cut(&found);
+            self.states.push(found);
+        } else {
+            assert_eq!(found, self.now());
+        }
+        if cut || finished {
+            self.local = self.last();
+        }
+        if finished {
+            self.remote = self.last();
+        }
+    }
+
     /// The process ends; the memory of the slot table stays.
     async fn kill(&mut self) {
         let memory = self.engine.memory().clone();
@@ -265,14 +304,19 @@ impl Life {
         self.disk.cut_power();
         self.reopen(None).await;
         let found = read_all(&self.engine).await;
+        self.assert_survived_cut(&found);
+        self.states.push(found);
+        self.local = self.last();
+    }
+
+    /// Each part is what it was at some time since the last flush.
+    fn assert_survived_cut(&self, found: &State) {
         for part in 0..SECTORS / SECTORS_OF_PART {
             let at = part * SECTORS_OF_PART..(part + 1) * SECTORS_OF_PART;
             let allowed = self.states[self.local..].iter();
             let allowed = allowed.map(|state| &state[at.clone()]);
             assert!(allowed.clone().any(|tags| tags == &found[at.clone()]), "part {part}");
         }
-        self.states.push(found);
-        self.local = self.last();
     }
 
     /// Everything but the bucket is gone.
@@ -325,7 +369,7 @@ impl Life {
 
 #[tokio::test(start_paused = true)]
 async fn a_disk_is_what_was_written() {
-    for seed in seeds(10) {
+    for seed in seeds(15) {
         println!("seed {seed}");
         let mut life = Life::new(seed).await;
         for _ in 0..40 {
