@@ -69,7 +69,8 @@ pub struct Listed {
     pub is_durable: bool,
 }
 
-/// A disk that is open.
+/// A disk that is open. It ends with [`Engine::close`] or [`Engine::abandon`]; dropped without
+/// either, its owner task goes on sending.
 pub struct Engine {
     shared: Arc<Shared>,
     writer: Writer,
@@ -277,7 +278,8 @@ impl Engine {
         writer.release().await.map_err(EngineError::Release)
     }
 
-    /// Ends at once, without sending anything: what a killed process leaves.
+    /// Ends at once, without sending anything: what a killed process leaves. An epoch that is on
+    /// its way may or may not become durable; the next open finds out.
     pub async fn abandon(self) {
         self.shared.end("it was abandoned");
         self.owner.abort();

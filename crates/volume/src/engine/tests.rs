@@ -362,7 +362,6 @@ impl Life {
         let disk = SimDisk::new(1);
         let (engine, _) = self.world.open("host-bbbbbbbbbb", &disk, None, self.fsync).await;
         assert_eq!(read_all(&engine).await, *self.states.last().unwrap());
-        self.states.clear();
         engine.abandon().await;
     }
 }
