@@ -94,9 +94,11 @@ impl Shared {
         change: impl Fn() -> Result<(), CacheError>,
     ) -> Result<(), EngineError> {
         self.admit(len).await?;
+        let mut in_vain = 0;
         loop {
             self.check()?;
             let mut progress = self.progress.subscribe();
+            let was_idle = self.is_idle();
             let result = change();
             // Also if it failed: a part of it may be there.
             self.note_change();
@@ -111,16 +113,25 @@ impl Shared {
                 Err(full @ (CacheError::Full | CacheError::HostFull)) => full,
                 Err(error) => return Err(error.into()),
             };
-            let stats = self.cache.stats();
-            if stats.sealed_epochs == 0 && stats.open_bytes == 0 {
-                // No upload will make room.
-                return Err(full.into());
+            if self.is_idle() {
+                // No upload will make room; but one that ended since the attempt began has.
+                in_vain = if was_idle { in_vain + 1 } else { 0 };
+                if in_vain >= 2 {
+                    return Err(full.into());
+                }
+                continue;
             }
             self.want_seal.store(true, Ordering::Release);
             self.wake.notify_one();
             // Also an error, at the end; the check above says why.
             let _ = progress.changed().await;
         }
+    }
+
+    /// Says whether there is nothing that an upload could take out of the cache.
+    fn is_idle(&self) -> bool {
+        let stats = self.cache.stats();
+        stats.sealed_epochs == 0 && stats.open_bytes == 0
     }
 
     /// Fetches a block of which a part is needed before another is written. False: there is no

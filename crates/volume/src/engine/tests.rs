@@ -381,7 +381,16 @@ async fn a_disk_is_what_was_written() {
 /// Device threads wait for the bucket while the runtime goes on.
 #[tokio::test]
 async fn threads_read_and_write() {
-    let mut world = World::new(1);
+    // An upload may end at any point of another thread's write.
+    for seed in seeds(20) {
+        println!("seed {seed}");
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, read_and_write_from_threads(seed)).await.expect("it ends");
+    }
+}
+
+async fn read_and_write_from_threads(seed: u64) {
+    let mut world = World::new(seed);
     let disk = SimDisk::new(1);
     let (engine, _) = world.open("host-aaaaaaaaaa", &disk, None, Fsync::Bucket).await;
     let engine = Arc::new(engine);
