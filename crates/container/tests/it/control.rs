@@ -373,34 +373,3 @@ fn helpers_have_names_of_their_own() {
     let twice = [("a", hang as fn(OwnedFd) -> i32), ("a", hang)];
     assert!(Launcher::fork(&twice).is_err());
 }
-
-/// A test that fails in the middle of something must not spoil the host for the next one.
-#[test]
-fn a_test_that_panics_leaves_nothing() {
-    if !can_run() {
-        return;
-    }
-    let traces = std::sync::Mutex::new(None);
-    let outcome = std::panic::catch_unwind(|| {
-        let machine = Machine::start(Setup::default());
-        let busy = command(User::Sprite, &["/bin/sleep", "1000"]);
-        let _process = machine.spawn(busy).unwrap();
-        let image = machine.work().join("disk.ext4");
-        assert!(loop_files().contains(&image), "a loop device shows the disk");
-        *traces.lock().unwrap() = Some((
-            machine.work().to_owned(),
-            image,
-            machine.cgroup.dirs(),
-            machine.launcher().pid(),
-        ));
-        panic!("on purpose");
-    });
-    assert!(outcome.is_err());
-    let (work, image, groups, launcher) = traces.into_inner().unwrap().expect("it came that far");
-    assert!(!work.exists());
-    assert!(!loop_files().contains(&image));
-    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
-    assert!(!std::path::Path::new(&format!("/proc/{launcher}")).exists());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(work.to_str().unwrap()));
-}
