@@ -373,3 +373,45 @@ fn helpers_have_names_of_their_own() {
     let twice = [("a", hang as fn(OwnedFd) -> i32), ("a", hang)];
     assert!(Launcher::fork(&twice).is_err());
 }
+
+/// Not a test of its own: fails in the middle of something, for the next one.
+#[test]
+fn panicker() {
+    if std::env::var_os("SPRITE_TEST_PANIC").is_none() {
+        return;
+    }
+    let machine = Machine::start(Setup::default());
+    let _process = machine.spawn(command(User::Sprite, &["sleep", "1000"])).unwrap();
+    let image = machine.work().join("disk.ext4");
+    assert!(loop_files().contains(&image), "a loop device shows the disk");
+    let groups: Vec<_> = machine.cgroup.dirs().iter().map(|d| d.display().to_string()).collect();
+    let (launcher, work) = (machine.launcher().pid(), machine.work().display());
+    println!("panicker\t{launcher}\t{work}\t{}", groups.join(":"));
+    panic!("on purpose");
+}
+
+/// A test that fails must not spoil the host for the next one. In a process of its own: one that
+/// panics holds locks, and a launcher that another test forks meanwhile would inherit them held.
+#[test]
+fn a_test_that_panics_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "control::panicker", "--nocapture", "--test-threads=1"])
+        .env("SPRITE_TEST_PANIC", "1")
+        .output()
+        .unwrap();
+    let (text, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success() && errors.contains("on purpose"), "{text}{errors}");
+    let line = text.lines().find(|line| line.contains("panicker\t")).expect("it came that far");
+    let fields: Vec<&str> = line.split('\t').collect();
+    let (launcher, work) = (fields[1], Path::new(fields[2]));
+    assert!(!work.exists());
+    assert!(!loop_files().contains(&work.join("disk.ext4")));
+    for group in fields[3].split(':') {
+        assert!(!Path::new(group).exists(), "{group}");
+    }
+    assert!(!Path::new(&format!("/proc/{launcher}")).exists());
+}
