@@ -1,11 +1,13 @@
-//! What tests of several crates need: leak checks and waiting for a condition.
+//! What tests of several crates need: leak checks, waiting for a condition, choices by a seed.
 //!
 //! The manual clock is in `sprite-types`, beside the real one.
 
 mod footprint;
+mod seeds;
 mod wait;
 
 pub use footprint::{Footprint, Scope};
+pub use seeds::{Bound, Rng, Seeds, seeds};
 pub use tempfile::{TempDir, tempdir};
 pub use wait::{eventually, eventually_async};
 

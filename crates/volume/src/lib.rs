@@ -10,7 +10,5 @@ pub mod cache;
 pub mod engine;
 pub mod pack;
 pub mod remote;
-#[cfg(test)]
-mod testing;
 
 pub use block::{BLOCK_LEN, PART_LEN, PARTS, is_zero};

@@ -21,7 +21,8 @@ fn a_file_system_on_the_disk_keeps_a_tree() {
     }
     let mut world = World::attached(LEN, &[]);
     let folder = world.mount_ext4();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let source = std::env::var_os("CARGO_MANIFEST_DIR").expect("run by cargo test");
+    let source = Path::new(&source).join("..");
     let copy = folder.join("tree");
     run("cp", &["-a", source.to_str().unwrap()], &copy);
     world.unmount_ext4().unwrap();

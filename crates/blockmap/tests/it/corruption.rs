@@ -10,7 +10,7 @@ use sprite_blockmap::{
 use sprite_types::{BlockIndex, Epoch, ErrorKind, Timestamp};
 
 use crate::model::Model;
-use crate::rng::{Rng, seeds};
+use sprite_testkit::{Rng, seeds};
 
 const NOW: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 
@@ -95,8 +95,8 @@ fn changed_bytes_are_errors_or_harmless() {
     let whole = fs::read(&path).unwrap();
     let copy = dir.path().join("copy.db");
     let (mut noticed, mut harmless) = (0, 0);
-    for seed in 0..seeds(300) {
-        let mut rng = Rng(seed);
+    for seed in seeds(300) {
+        let mut rng = Rng::new(seed);
         let mut bytes = whole.clone();
         let at = rng.below(bytes.len() as u32 - 8) as usize;
         for offset in 0..rng.pick(&[1, 1, 8]) {

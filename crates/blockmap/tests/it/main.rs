@@ -5,4 +5,3 @@ mod corruption;
 mod model;
 mod operations;
 mod property;
-mod rng;

@@ -14,7 +14,9 @@ use sprite_fsview::{
 
 use crate::images::{Bench, FLAVOURS, edit, make, open};
 use crate::journals::cut_while_mounted;
-use crate::rng::{Rng, for_each_seed};
+use sprite_testkit::Rng;
+
+use crate::for_each_seed;
 use crate::tree::{Tree, grow, of_host, of_image, write};
 
 /// What is expected of a path, as a word.

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use sprite_fsview::{ExtractError, Item, Limits, Skipped, extract_tar};
 
+use crate::for_each_seed;
 use crate::images::{Bench, FLAVOURS, edit, make, open};
-use crate::rng::for_each_seed;
 use crate::tree::{assert_same, grow, of_host};
 
 #[test]

@@ -8,7 +8,9 @@ use sprite_fsview::{Diff, DiffOptions, FileSystem, Kind, Limits, extract_tar};
 
 use crate::images::{Bench, FLAVOURS, make};
 use crate::journals::with_transactions;
-use crate::rng::{Rng, for_each_seed};
+use sprite_testkit::Rng;
+
+use crate::for_each_seed;
 use crate::tree::grow;
 
 /// Small enough that a disk of nonsense ends soon.

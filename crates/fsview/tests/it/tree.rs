@@ -10,7 +10,7 @@ use std::path::Path;
 
 use sprite_fsview::{FileSystem, Kind, Limits};
 
-use crate::rng::Rng;
+use sprite_testkit::Rng;
 
 /// What counts of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::io::Read;
 
 use sprite_fsview::{FsError, Kind, Limits};
 
+use crate::for_each_seed;
 use crate::images::{Bench, FLAVOURS, edit, make, open, run};
-use crate::rng::for_each_seed;
 use crate::tree::{assert_same, grow, of_host, of_image};
 
 #[test]

@@ -90,10 +90,8 @@ async fn a_claim_that_cannot_be_read_is_not_absent() {
 /// and what the bucket holds says the same.
 #[tokio::test(start_paused = true)]
 async fn a_generation_is_granted_once_whatever_the_store_does() {
-    let seeds = std::env::var("SPRITES_SEEDS").ok().and_then(|text| text.parse().ok());
     let (mut granted_in_all, mut lost_in_all) = (0, 0);
-    for seed in 0..seeds.unwrap_or(40u64) {
-        println!("seed {seed}");
+    for seed in sprite_testkit::seeds(40) {
         let (store, faults, memory) = stores(seed);
         faults.set_rates(FaultRates::survivable(120));
         let writers = (0..6u8).map(|writer| {

@@ -9,7 +9,9 @@ use sprite_ltx::database::{
 use sprite_ltx::format::LtxFile;
 use sprite_types::{Generation, Timestamp, Txid};
 
-use crate::seeds::{Rng, for_each_seed};
+use sprite_testkit::Rng;
+
+use crate::for_each_seed;
 use crate::workload::{
     connect, contents, create, folder, grow_last_transaction, transaction, with_suffix,
 };
@@ -93,7 +95,7 @@ fn pages_that_were_added_and_not_logged_are_sent_too() {
         let mut capture = Capture::create(&path).unwrap();
         let mut files = vec![parse(&next(&mut capture).unwrap().file.bytes)];
         if shrunk {
-            let noise = Rng::new(5).bytes(30_000);
+            let noise = Rng::new(5).content(30_000);
             connection.execute("INSERT INTO t VALUES (1, ?1)", [noise]).unwrap();
             files.push(parse(&next(&mut capture).unwrap().file.bytes));
             connection.execute_batch("DELETE FROM t; VACUUM").unwrap();
@@ -348,7 +350,7 @@ fn files_that_do_not_follow_are_refused() {
     let mut rng = Rng::new(3);
     let mut files = vec![parse(&next(&mut capture).unwrap().file.bytes)];
     for key in 0..4 {
-        let row = (key, rng.bytes(9000));
+        let row = (key, rng.content(9000));
         connection.execute("INSERT INTO t VALUES (?1, ?2)", row).unwrap();
         files.push(parse(&next(&mut capture).unwrap().file.bytes));
     }

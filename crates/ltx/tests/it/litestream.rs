@@ -13,8 +13,8 @@ use sprite_types::{Generation, Timestamp};
 use tempfile::tempdir;
 
 use crate::replica::{Host, World};
-use crate::seeds::Rng;
 use crate::workload::{connect, contents, create, transaction};
+use sprite_testkit::Rng;
 
 const VERSION: &str = "0.5.17";
 

@@ -7,5 +7,11 @@ mod format;
 mod litestream;
 mod model;
 mod replica;
-mod seeds;
 mod workload;
+
+use sprite_testkit::{Rng, seeds};
+
+/// Runs `test` for the seeds to try, by default `count`.
+fn for_each_seed(count: u64, mut test: impl FnMut(Rng)) {
+    seeds(count).for_each(|seed| test(Rng::new(seed)));
+}

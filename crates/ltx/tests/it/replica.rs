@@ -16,7 +16,9 @@ use sprite_store::{
 use sprite_types::{Epoch, ErrorKind, Generation, ManualClock, Timestamp, Txid};
 use tempfile::TempDir;
 
-use crate::seeds::{Rng, for_each_seed};
+use sprite_testkit::Rng;
+
+use crate::for_each_seed;
 use crate::workload::{connect, contents, folder, transaction};
 
 pub(crate) const BOOT: &str = "boot-1";

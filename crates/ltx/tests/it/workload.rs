@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use crate::seeds::Rng;
+use sprite_testkit::Rng;
 
 /// Opens a database as its owner promises to.
 pub(crate) fn connect(path: &Path) -> Connection {
@@ -61,7 +61,7 @@ pub(crate) fn transaction(connection: &Connection, rng: &mut Rng) {
             for _ in 0..=rng.below(20) {
                 let (key, len) = (rng.below(200) as i64, rng.below(3000) as usize);
                 connection
-                    .execute("INSERT OR REPLACE INTO t VALUES (?1, ?2)", (key, rng.bytes(len)))
+                    .execute("INSERT OR REPLACE INTO t VALUES (?1, ?2)", (key, rng.content(len)))
                     .unwrap();
             }
             connection.execute_batch("COMMIT").unwrap();

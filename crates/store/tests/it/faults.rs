@@ -10,15 +10,10 @@ use sprite_store::{
     Ambient, CreateError, FaultRates, Faults, Key, Memory, Operation, Prefix, Random, Store,
     StoreError, StoreSettings, When, seeded,
 };
+use sprite_testkit::seeds;
 use sprite_types::{ErrorKind, ManualClock, Timestamp};
 
 use crate::basics::{behaves, key};
-
-/// Returns the seeds to try: `SPRITES_SEEDS` of them.
-pub(crate) fn seeds(default: u64) -> impl Iterator<Item = u64> {
-    let count = std::env::var("SPRITES_SEEDS").ok().and_then(|text| text.parse().ok());
-    (0..count.unwrap_or(default)).inspect(|seed| println!("seed {seed}"))
-}
 
 struct World {
     memory: Memory,

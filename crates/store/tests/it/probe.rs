@@ -148,7 +148,7 @@ async fn good_stores_pass_and_nothing_is_left_there() {
 /// The answers that a good store loses on the way do not make it a bad one.
 #[tokio::test(start_paused = true)]
 async fn a_good_store_behind_a_bad_network_passes() {
-    for seed in crate::faults::seeds(60) {
+    for seed in sprite_testkit::seeds(60) {
         let ambient = Ambient::system();
         let faults = Faults::new(Arc::new(Memory::new(ambient.clock.clone())), seed);
         // Writes that come late are left out: an overwrite that comes after its repetition is

@@ -11,7 +11,7 @@ use sprite_store::{Ambient, CreateError, LocalFolder, Prefix, seeded};
 use sprite_types::{Clock, ManualClock, SystemClock};
 
 use crate::basics::{key, store};
-use crate::faults::seeds;
+use sprite_testkit::seeds;
 
 const FOLDER: &str = "SPRITES_TEST_WRITER_FOLDER";
 const NUMBER: &str = "SPRITES_TEST_WRITER_NUMBER";

@@ -14,7 +14,7 @@ use sprite_store::{
 use sprite_types::ErrorKind;
 
 use crate::basics::{behaves, key, prefix};
-use crate::faults::seeds;
+use sprite_testkit::seeds;
 
 struct World {
     memory: Memory,

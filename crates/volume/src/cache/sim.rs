@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Dir, File};
-use crate::testing::Rng;
+use sprite_testkit::Rng;
 
 const PAGE: usize = 4_096;
 const SECTOR: usize = 512;
@@ -85,7 +85,7 @@ impl SimDisk {
     /// Keeps a random subset of what was not synced.
     pub(crate) fn cut_power(&self) {
         let mut state = self.state();
-        let mut rng = Rng(state.rng);
+        let mut rng = Rng::new(state.rng);
         let last = rng.below(state.names_since.len());
         let names = state.names_since[last].clone();
         state.names_since = vec![names.clone()];
@@ -154,7 +154,7 @@ impl SimDisk {
         let mut state = self.state();
         match &mut state.kill_in {
             Some(0) => {
-                let mut rng = Rng(state.rng);
+                let mut rng = Rng::new(state.rng);
                 halfway(&mut state, &mut rng);
                 state.rng = rng.next();
                 drop(state);
@@ -320,7 +320,7 @@ impl File for Handle {
         self.alive(&state)?;
         let fail = std::mem::take(&mut state.fail_sync);
         state.syncs += 1;
-        let mut rng = Rng(state.rng);
+        let mut rng = Rng::new(state.rng);
         let file = state.files.get_mut(&self.id).expect("files are never removed");
         for content in file.pages.values_mut().filter(|content| !content.pending.is_empty()) {
             if fail {

@@ -16,7 +16,7 @@ use crate::bucket::{FrontEnd, Owner, VolumeFolder, VolumeRecord};
 use crate::cache::sim::SimDisk;
 use crate::cache::{Memory, Recovered, Settings};
 use crate::remote::{Opening, Remote, RemoteSettings, Writer};
-use crate::testing::{Rng, seeds};
+use sprite_testkit::{Rng, seeds};
 
 const BLOCKS: usize = 5;
 const SECTOR: usize = 512;
@@ -163,7 +163,7 @@ impl Life {
             world.faults.set_rates(FaultRates::survivable(20));
         }
         let states = vec![vec![0; SECTORS]];
-        let (rng, checkpoints) = (Rng(seed), BTreeMap::new());
+        let (rng, checkpoints) = (Rng::new(seed), BTreeMap::new());
         Self { world, engine, disk, fsync, rng, states, local: 0, remote: 0, checkpoints }
     }
 

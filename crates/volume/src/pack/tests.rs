@@ -5,7 +5,7 @@ use sprite_types::{BlockIndex, ErrorKind};
 
 use super::*;
 use crate::block::BLOCK_LEN;
-use crate::testing::{Rng, seeds};
+use sprite_testkit::{Rng, seeds};
 
 type Content = Box<[u8; BLOCK_LEN]>;
 
@@ -50,7 +50,7 @@ fn small_pack(rng: &mut Rng) -> (Vec<(BlockIndex, Content)>, Built) {
 #[test]
 fn blocks_come_out_as_they_went_in() {
     for seed in seeds(20) {
-        let (blocks, built) = small_pack(&mut Rng(seed));
+        let (blocks, built) = small_pack(&mut Rng::new(seed));
         let pack = Pack::open(&built.bytes, HashKey::public()).unwrap();
         let mut out = zeroes();
         for (at, (block, content)) in blocks.iter().enumerate() {
@@ -78,7 +78,7 @@ fn zeroes_are_never_stored() {
 /// Eight MiB is what a reader fetches at once; the last byte of it may be the trailer's.
 #[test]
 fn a_pack_is_full_before_it_is_too_long() {
-    let mut rng = Rng(1);
+    let mut rng = Rng::new(1);
     let mut builder = Builder::new(HashKey::public());
     let mut block = zeroes();
     rng.fill(&mut block[..]);
@@ -97,7 +97,7 @@ fn a_pack_is_full_before_it_is_too_long() {
 #[test]
 fn changed_bytes_are_noticed_and_never_panic() {
     for seed in seeds(150) {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let (blocks, built) = small_pack(&mut rng);
         let mut bytes = built.bytes.clone();
         let tail = bytes.len().min(500);
@@ -143,7 +143,7 @@ fn changed_bytes_are_noticed_and_never_panic() {
 fn nonsense_with_good_checksums_never_panics() {
     use super::format::{INDEX_ENTRY_LEN, MAGIC, TRAILER_LEN};
     for seed in seeds(300) {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let (_, built) = small_pack(&mut rng);
         let mut bytes = built.bytes;
         let body = bytes.len() - TRAILER_LEN;
@@ -190,7 +190,7 @@ fn a_frame_longer_than_a_block_is_refused() {
 
 #[test]
 fn another_volumes_key_opens_nothing() {
-    let (_, built) = small_pack(&mut Rng(3));
+    let (_, built) = small_pack(&mut Rng::new(3));
     let error = Pack::open(&built.bytes, HashKey::new([1; 32])).unwrap_err();
     assert_eq!(error, PackError::Checksum { what: "index" });
 }
@@ -209,7 +209,7 @@ fn an_encrypted_pack_is_named_as_such() {
 /// The blocks of the golden file: bytes that do not shrink, text, and a single one.
 fn golden_blocks() -> [(BlockIndex, Content); 3] {
     let (mut random, mut text, mut single) = (zeroes(), zeroes(), zeroes());
-    Rng(2026).fill(&mut random[..]);
+    Rng::new(2026).fill(&mut random[..]);
     for (byte, letter) in text.iter_mut().zip(b"a sprite keeps its disk; ".iter().cycle()) {
         *byte = *letter;
     }

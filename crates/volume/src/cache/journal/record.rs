@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Rng, seeds};
+    use sprite_testkit::{Rng, seeds};
 
     fn sample() -> Record {
         let item = Item {
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn nonsense_with_a_good_hash_never_panics() {
         for seed in seeds(2_000) {
-            let mut rng = Rng(seed);
+            let mut rng = Rng::new(seed);
             let (mut bytes, _) = sample().encode(&[1; 16]);
             for _ in 0..1 + rng.below(4) {
                 let at = rng.below(bytes.len());

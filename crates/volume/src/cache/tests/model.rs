@@ -6,7 +6,7 @@ use super::world::{BLOCKS, Died, Noticed, World};
 use crate::block::PARTS;
 use crate::cache::Settings;
 use crate::cache::rules::{Rule, Rules};
-use crate::testing::{Rng, seeds};
+use sprite_testkit::{Rng, seeds};
 
 const STEPS: usize = 60;
 
@@ -85,7 +85,7 @@ pub(super) fn run(
     bucket_mode: bool,
 ) -> Result<(), (usize, String)> {
     let mut world = World::new(seed, settings(), Rules { broken }, bucket_mode);
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     for at in 0..STEPS {
         step(&mut world, &mut rng, 1 + at as u64).map_err(|noticed| (at, noticed))?;
     }

@@ -10,7 +10,7 @@ use super::model::settings;
 use crate::block::{BLOCK_LEN, PART_LEN, PARTS};
 use crate::cache::sim::SimDisk;
 use crate::cache::{Cache, CacheError, CleanEntry, Entry, HeadInfo, Read, SealKind, SealResult};
-use crate::testing::{Rng, seeds};
+use sprite_testkit::{Rng, seeds};
 
 const BLOCKS: usize = 6;
 const WRITERS: usize = 3;
@@ -238,7 +238,7 @@ fn work(world: &World, work: impl FnOnce(&World) -> Result<(), CacheError>) {
 fn threads_and_a_power_cut_lose_nothing_that_was_flushed() {
     for seed in seeds(4) {
         println!("seed {seed}");
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let disk = SimDisk::new(seed);
         let mut bucket = Bucket::default();
         let mut values = vec![0; BLOCKS * PARTS];
@@ -261,10 +261,10 @@ fn threads_and_a_power_cut_lose_nothing_that_was_flushed() {
             thread::scope(|scope| {
                 let world = &world;
                 for me in 0..WRITERS {
-                    let rng = Rng(rng.next());
+                    let rng = Rng::new(rng.next());
                     scope.spawn(move || work(world, |world| world.write_for_ever(me, rng)));
                 }
-                let others = Rng(rng.next());
+                let others = Rng::new(rng.next());
                 scope.spawn(move || work(world, World::flush_for_ever));
                 scope.spawn(move || work(world, World::send_for_ever));
                 scope.spawn(move || work(world, |world| world.fill_and_evict_for_ever(others)));

@@ -13,7 +13,7 @@ use crate::cache::{
     Cache, CacheError, CleanEntry, Entry, Filled, ForeignClaim, HeadInfo, OpenError, Read,
     Recovered, SealKind, SealResult, SealedKind, Settings,
 };
-use crate::testing::Rng;
+use sprite_testkit::Rng;
 
 pub(super) const BLOCKS: usize = 3;
 
@@ -125,7 +125,7 @@ impl World {
             promises: VecDeque::new(),
             notes: BTreeMap::new(),
             bucket_mode,
-            rng: Rng(seed ^ 0x5eed),
+            rng: Rng::new(seed ^ 0x5eed),
         };
         world.open(None).expect("an empty directory opens");
         world

@@ -8,7 +8,7 @@ use sprite_types::{Epoch, ErrorKind};
 
 use super::world::{Change, Open, State, World, assert_head, folder, time};
 use crate::remote::{Child, WriteError};
-use crate::testing::{Rng, seeds};
+use sprite_testkit::{Rng, seeds};
 
 const STEPS: usize = 14;
 const VOLUMES_MAX: u32 = 3;
@@ -136,7 +136,7 @@ pub(super) fn child(volume: u32) -> Child {
 
 async fn live(seed: u64) {
     let world = World::new(seed);
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let open = world.create(0).await;
     let mut lives = vec![Life { volume: 0, open, epochs: [(Epoch(1), State::new())].into() }];
     for _ in 0..STEPS {

@@ -14,7 +14,7 @@ use crate::bucket::{FrontEnd, Owner, VolumeFolder, VolumeRecord};
 use crate::remote::{
     Content, OpenError, Opening, Reader, Remote, RemoteSettings, SealedEpoch, WriteError, Writer,
 };
-use crate::testing::Rng;
+use sprite_testkit::Rng;
 
 /// Blocks of the disks.
 pub(super) const DISK: u32 = 40;
@@ -32,7 +32,7 @@ pub(super) fn content(tag: u64) -> Content {
     if tag != 0 {
         content[..8].copy_from_slice(&tag.to_le_bytes());
         if tag.is_multiple_of(3) {
-            Rng(tag).fill(&mut content[8..]);
+            Rng::new(tag).fill(&mut content[8..]);
         }
     }
     content
