@@ -1,16 +1,12 @@
 //! Opens a connection: TCP, and TLS if the address says so.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use sprite_tls::Tls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::{Endpoint, Error};
 
@@ -26,12 +22,12 @@ pub(crate) type Stream = Box<dyn Io>;
 /// Opens connections to one address. Loads certificates at the first TLS connection only.
 pub(crate) struct Connector {
     endpoint: Endpoint,
-    tls: OnceLock<Result<TlsConnector, String>>,
+    tls: Tls,
 }
 
 impl Connector {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, tls: OnceLock::new() }
+        Self { endpoint, tls: Tls::default() }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -57,25 +53,6 @@ impl Connector {
         if !tls {
             return Ok(Box::new(stream));
         }
-        let connector = self.tls.get_or_init(tls_connector);
-        let connector = connector.as_ref().map_err(|reason| io::Error::other(reason.clone()))?;
-        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-        Ok(Box::new(connector.connect(name, stream).await?))
+        Ok(Box::new(self.tls.connect(host, stream).await?))
     }
-}
-
-/// Trusts what the system trusts (also `SSL_CERT_FILE` and `SSL_CERT_DIR`).
-fn tls_connector() -> Result<TlsConnector, String> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        return Err("the system has no usable certificate authorities".to_owned());
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,12 +13,9 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::sockopt;
+use sprite_tls::Tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Stores close connections that are quiet for longer than some tens of seconds.
@@ -46,7 +43,7 @@ type Sender = dyn Fn(http::Request<Full<Bytes>>) -> Pin<Box<dyn Future<Output = 
 
 impl Http {
     pub(super) fn new() -> Self {
-        let tls: Arc<OnceLock<Result<TlsConnector, String>>> = Arc::default();
+        let tls = Arc::new(Tls::default());
         let connector = tower::service_fn(move |uri: Uri| {
             let tls = tls.clone();
             Box::pin(async move {
@@ -71,10 +68,7 @@ impl Http {
     }
 }
 
-async fn connect(
-    uri: Uri,
-    tls: Arc<OnceLock<Result<TlsConnector, String>>>,
-) -> io::Result<TokioIo<Wire>> {
+async fn connect(uri: Uri, tls: Arc<Tls>) -> io::Result<TokioIo<Wire>> {
     let secure = uri.scheme_str() == Some("https");
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -85,27 +79,7 @@ async fn connect(
     if !secure {
         return Ok(TokioIo::new(Wire(Box::new(stream))));
     }
-    // Reads the system's certificates once, at the first connection.
-    let connector = tls.get_or_init(tls_connector).as_ref();
-    let connector = connector.map_err(|reason| io::Error::other(reason.clone()))?;
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    Ok(TokioIo::new(Wire(Box::new(connector.connect(name, stream).await?))))
-}
-
-/// Trusts what the system trusts (also `SSL_CERT_FILE` and `SSL_CERT_DIR`).
-fn tls_connector() -> Result<TlsConnector, String> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        return Err("the system has no usable certificate authorities".to_owned());
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(TokioIo::new(Wire(Box::new(tls.connect(host, stream).await?))))
 }
 
 impl Connection for Wire {
