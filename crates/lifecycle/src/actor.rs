@@ -6,13 +6,13 @@ use std::time::Duration;
 use sprite_catalog::{SpritePatch, SpriteRecord};
 use sprite_link::boot::Identity;
 use sprite_substrate::{Limits, Machine, MachineSpec, Owner, StopMode};
-use sprite_types::{ByteSize, ErrorKind, MachineId};
+use sprite_types::{ByteSize, ErrorKind, MachineId, chain};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{Instrument, error, info, warn};
 
-use crate::error::{SpriteError, chain};
+use crate::error::SpriteError;
 use crate::machines::Guest;
 use crate::phase::{Effect, Event, Phase};
 use crate::sprites::Shared;

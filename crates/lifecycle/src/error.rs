@@ -1,7 +1,7 @@
 //! Why a call about a sprite failed, in words for its user.
 
 use sprite_catalog::CatalogError;
-use sprite_types::ErrorKind;
+use sprite_types::{ErrorKind, chain};
 
 /// A failed call. Texts are for the user; causes are in the log.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -81,16 +81,4 @@ impl From<CatalogError> for SpriteError {
             }
         }
     }
-}
-
-/// Prints an error with all its causes, for the log.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use sprite_disk::{Admission, Disks, Policy, admission};
+use sprite_types::chain;
 use tracing::{error, info, warn};
 
-use crate::error::chain;
 use crate::sprites::Sprites;
 
 /// How often the room is looked at: a fast disk writes about 200 MB in this time, well within

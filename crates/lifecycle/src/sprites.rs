@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use sprite_catalog::{Catalog, ConfigRecord, NewSprite, Org, SpritePatch, SpriteRecord, UrlAuth};
 use sprite_disk::Admission;
 use sprite_substrate::{Machine, StopMode, Substrate};
-use sprite_types::{Clock, OrgId, SpriteId, SpriteName, VolumeId};
+use sprite_types::{Clock, OrgId, SpriteId, SpriteName, VolumeId, chain};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tracing::{Instrument as _, info, warn};
 
 use crate::actor::{Actor, Command};
-use crate::error::{SpriteError, chain};
+use crate::error::SpriteError;
 use crate::machines::Guest;
 use crate::phase::Phase;
 use crate::settings::{ImageState, LifecycleSettings, ReadyImage};

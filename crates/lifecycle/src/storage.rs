@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use sprite_disk::{Attached, Disks};
-use sprite_types::VolumeId;
+use sprite_types::{VolumeId, chain};
 
-use crate::error::{SpriteError, chain};
+use crate::error::SpriteError;
 use crate::settings::ReadyImage;
 
 /// Where root disks come from.

@@ -10,7 +10,7 @@ mod size;
 mod volume;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use error::ErrorKind;
+pub use error::{ErrorKind, chain};
 pub use ids::{
     BootId, HostId, IdError, ImageId, MachineId, OrgId, RequestId, SessionId, SpriteId, TokenId,
     VolumeId,

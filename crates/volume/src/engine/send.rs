@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use sprite_blockmap::Mark;
-use sprite_types::{BlockIndex, Epoch, Timestamp};
+use sprite_types::{BlockIndex, Epoch, Timestamp, chain};
 use tracing::warn;
 
 use super::note::Note;
@@ -65,13 +65,13 @@ impl Job {
                     error @ (WriteError::Fenced { .. } | WriteError::Broken { .. }),
                 )) => return Err(error),
                 Err(SendError::Cache(error @ (CacheError::Failed | CacheError::Io { .. }))) => {
-                    let reason = error.to_string().into();
+                    let reason = chain(&error).into();
                     return Err(WriteError::Broken { reason });
                 }
                 Err(error) => error,
             };
             warn!(%epoch, error = &error as &dyn std::error::Error, "epoch not sent yet");
-            let trouble: Arc<str> = error.to_string().into();
+            let trouble: Arc<str> = chain(&error).into();
             shared.progress.send_modify(|progress| progress.trouble = Some(trouble));
             tokio::time::sleep(policy::retry_wait(tries)).await;
             tries += 1;

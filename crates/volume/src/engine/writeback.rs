@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
-use sprite_types::Epoch;
+use sprite_types::{Epoch, chain};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::warn;
@@ -85,14 +85,14 @@ impl Writeback {
         };
         tokio::select! {
             Some(sent) = self.sending.next() => {
-                let sent = sent.map_err(|error| error.to_string())?;
+                let sent = sent.map_err(|error| chain(&error))?;
                 self.durable(sent).await?;
             }
             done = maintenance => {
                 self.maintenance = None;
                 match done {
                     Err(error @ (WriteError::Fenced { .. } | WriteError::Broken { .. })) => {
-                        return Err(error.to_string());
+                        return Err(chain(&error));
                     }
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
@@ -135,7 +135,7 @@ impl Writeback {
             let (cache, time) = (self.shared.cache.clone(), self.shared.clock.now());
             let sealed = spawn_blocking(move || cache.seal(SealKind::Plain)).await;
             let sealed = sealed.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-            match sealed.map_err(|error| error.to_string())? {
+            match sealed.map_err(|error| chain(&error))? {
                 SealResult::Sealed(epoch) => {
                     self.shared.cuts().insert(epoch, time);
                     self.since.push_back((epoch, self.first_write.take().unwrap_or(now)));
@@ -193,7 +193,7 @@ impl Writeback {
         });
         let told: Result<(), CacheError> =
             told.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-        told.map_err(|error| error.to_string())?;
+        told.map_err(|error| chain(&error))?;
         self.restoring = false;
         self.since.retain(|(of, _)| *of > epoch);
         self.shared.cuts().retain(|of, _| *of > epoch);

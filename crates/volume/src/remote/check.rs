@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::{StreamExt, TryStreamExt, stream};
 use sprite_blockmap::{BlockMap, BlockMapError, Entry, Pack, PackId};
 use sprite_store::StoreError;
-use sprite_types::{BlockIndex, Epoch};
+use sprite_types::{BlockIndex, Epoch, chain};
 
 use super::Reader;
 use super::fetch::{Fetcher, empty};
@@ -90,7 +90,7 @@ fn gather(map: &BlockMap) -> Result<(Report, Vec<PackNeeds>), BlockMapError> {
     for info in map.history() {
         report.epochs += 1;
         if let Err(error) = add(map, before, info.epoch, &mut needs) {
-            report.damages.push(of_map(Some(info.epoch), None, error.to_string()));
+            report.damages.push(of_map(Some(info.epoch), None, chain(&error)));
         } else {
             before = Some(info.epoch);
         }
@@ -110,7 +110,7 @@ fn gather(map: &BlockMap) -> Result<(Report, Vec<PackNeeds>), BlockMapError> {
             Ok(pack) => known.push((pack, needs)),
             Err(error) => {
                 let (_, block, epoch) = needs[0];
-                report.damages.push(of_map(Some(epoch), Some(block), error.to_string()));
+                report.damages.push(of_map(Some(epoch), Some(block), chain(&error)));
             }
         }
     }
@@ -176,7 +176,7 @@ async fn check(
         reason,
     };
     let outside = |need: &Need| match pack::check_entry(&need.0) {
-        Err(error) => Some(damaged(need, error.to_string())),
+        Err(error) => Some(damaged(need, chain(&error))),
         Ok(()) if u64::from(need.0.offset()) + u64::from(need.0.len()) > size => {
             Some(damaged(need, "its entry lies outside".to_owned()))
         }
@@ -188,14 +188,14 @@ async fn check(
     }
     let bytes = fetcher.store().get(&key).await?;
     if let Err(error) = pack::Pack::open(&bytes, HashKey::public()) {
-        damages.push(damaged(&needs[0], error.to_string()));
+        damages.push(damaged(&needs[0], chain(&error)));
     }
     let mut content = empty();
     for need in &needs {
         let from = need.0.offset() as usize;
         let stored = bytes.get(from..from + need.0.len() as usize).unwrap_or_default();
         if let Err(error) = open_block(&need.0, stored, &mut content) {
-            damages.push(damaged(need, error.to_string()));
+            damages.push(damaged(need, chain(&error)));
         }
     }
     Ok(damages)

@@ -2,7 +2,7 @@
 
 use sprite_blockmap::{BlockMap, BlockMapError};
 use sprite_ltx::replica::{CommitError, Files};
-use sprite_types::Epoch;
+use sprite_types::{Epoch, chain};
 use tokio::task::spawn_blocking;
 
 use super::WriteError;
@@ -131,7 +131,7 @@ impl Writer {
     }
 
     fn broken(&self, error: impl std::error::Error) -> WriteError {
-        self.fail(Final::Broken { reason: error.to_string().into() })
+        self.fail(Final::Broken { reason: chain(&error).into() })
     }
 
     /// Ends this writer's life. The first reason stays.
